@@ -1,0 +1,155 @@
+"""Every setting of a run: its name, default, range and meaning. Standard library only."""
+
+import dataclasses
+import pathlib
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: one line that names the flag or file, the value and the fix."""
+
+
+def setting(default, help, *, choices=None, above=None, minimum=None, maximum=None, below=None):
+    """A field of `Config`: the flag of the same name takes its default, range and help from here."""
+    limits = dict(choices=choices, above=above, minimum=minimum, maximum=maximum, below=below)
+    return dataclasses.field(default=default, metadata=dict(help=help, **limits))
+
+
+MODELS = ("cnn", "preact_resnet8", "preact_resnet14", "preact_resnet20", "preact_resnet32")
+METHODS = ("mlnt", "cross_entropy")
+DATASETS = ("digits", "cifar10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of one run, under the names of the flags; the defaults are those of configs/digits.flags.
+
+    Raises:
+      UserError: a value outside its choices or range, or two that contradict each other.
+    """
+
+    # Data
+    dataset: str = setting("digits", "What to train on.", choices=DATASETS)
+    data_dir: str = setting("", "Where TFDS data sets lie; empty means TFDS's own default.")
+    download: bool = setting(False, "Let TFDS download the data set when it is not there.")
+    train_examples: int = setting(0, "Train on this many of the training examples; 0 means all.", minimum=0)
+    validation_fraction: float = setting(0.1, "Share of the training split held out for validation.", above=0, below=1)
+    validation_labels: str = setting("clean", "Labels of the validation examples.", choices=("clean", "noisy"))
+    augment: bool = setting(False, "Pad by 4, random crop, random flip.")
+    # Noise
+    noise: str = setting("symmetric", "none, symmetric, asymmetric or matrix:FILE (row = true class, column = given).")
+    noise_rate: float = setting(0.5, "r: the probability that a label is redrawn.", minimum=0, maximum=1)
+    noise_sampling: str = setting("exact", "Exact fractions of each class, or independent draws.",
+                                  choices=("exact", "bernoulli"))
+    symmetric_includes_true: bool = setting(True, "Symmetric noise redraws over all classes, the true one included.")
+    # Network
+    model: str = setting("cnn", "Network.", choices=MODELS)
+    width: int = setting(32, "Channels of the first stage.", minimum=1)
+    # Size of the run
+    method: str = setting("mlnt", "Training method.", choices=METHODS)
+    iterations: int = setting(3, "Iterations of mentor, filter and training (paper section 3.3).", minimum=1)
+    epochs: int = setting(30, "Epochs of each iteration.", minimum=1)
+    pretrain_epochs: int = setting(0, "Epochs of the cross-entropy training; 0 means as many as --epochs.", minimum=0)
+    steps_per_epoch: int = setting(0, "Steps of an epoch; 0 means one pass over the training examples.", minimum=0)
+    batch_size: int = setting(128, "k: examples of a (global) batch.", minimum=1)
+    seed: int = setting(0, "Seeds the weights, the noise, the held-out examples, the order and every draw.", minimum=0)
+    # Meta-learning
+    num_synthetic: int = setting(10, "M: synthetic label sets of a step; 0 is cross entropy.", minimum=0)
+    transfer_ratio: float = setting(0.5, "rho/k: share of the batch whose label is replaced.", minimum=0, maximum=1)
+    num_neighbors: int = setting(10, "Nearest neighbours a label is drawn from.", minimum=1)
+    neighbor_scope: str = setting("dataset", "Neighbours within the whole training set or within the batch (paper).",
+                                  choices=("dataset", "batch"))
+    neighbor_backend: str = setting("auto", "Search for --neighbor_scope=dataset; auto takes ScaNN where it works.",
+                                    choices=("auto", "scann", "exact"))
+    neighbor_features: str = setting("penultimate", "Features that neighbours are near in.",
+                                     choices=("penultimate", "logits"))
+    inner_rate: float = setting(0.2, "alpha: step size of the inner gradient step.", minimum=0)
+    meta_rate: float = setting(0.4, "eta: meta learning rate after its ramp.", minimum=0)
+    meta_ramp: str = setting("exp", "Shape of the ramp of eta, in iteration 1 alone.", choices=("exp", "linear", "none"))
+    meta_ramp_epochs: float = setting(-1.0, "Length of the ramps of eta and gamma; -1 means a sixth of --epochs.",
+                                      minimum=-1)
+    meta_rate_decay: str = setting("constant", "After the ramp eta stays, or falls with the learning rate.",
+                                   choices=("constant", "follow"))
+    meta_momentum: float = setting(0.0, "Momentum of the meta update.", minimum=0, below=1)
+    meta_order: str = setting("first", "The inner gradient is a constant, or is differentiated through.",
+                              choices=("first", "full"))
+    update_mode: str = setting("sequential", "Classification gradient at the new weights, or both at the old.",
+                               choices=("sequential", "joint"))
+    # Classification update
+    learning_rate: float = setting(0.2, "beta: learning rate.", above=0)
+    learning_rate_decay_epochs: float = setting(-1.0, "The rate falls to a tenth after these epochs; -1 means two "
+                                                "thirds of --epochs, 0 never.", minimum=-1)
+    momentum: float = setting(0.9, "Momentum of the classification update.", minimum=0, below=1)
+    weight_decay: float = setting(1e-4, "Coupled weight decay.", minimum=0)
+    # Teacher and mentor
+    ema_decay_start: float = setting(0.99, "gamma during the ramp.", minimum=0, below=1)
+    ema_decay: float = setting(0.99, "gamma after the ramp.", minimum=0, below=1)
+    teacher_statistics: str = setting("own", "Batch-norm statistics of the teacher: of its own forward pass, or "
+                                      "averaged like its weights.", choices=("own", "averaged"))
+    tau: float = setting(0.3, "A sample is kept if the mentor gives its label a probability above this.",
+                         minimum=0, below=1)
+    lambda_max: float = setting(0.5, "Weight of the teacher in the merged target at the end of an iteration.",
+                                minimum=0, maximum=1)
+    # How it runs
+    device: str = setting("auto", "Device to run on.", choices=("auto", "cpu", "gpu"))
+    precision: str = setting("auto", "auto takes bfloat16 where the device multiplies it natively.",
+                             choices=("auto", "float32", "mixed_bfloat16"))
+    jit_compile: str = setting("auto", "XLA; auto means on GPU only.", choices=("auto", "true", "false"))
+    steps_per_execution: int = setting(1, "Steps run in one call of the compiled function.", minimum=1)
+    output_dir: str = setting("runs/digits", "Where everything of the run lies.")
+    resume: str = setting("auto", "Go on from the finished stages of the same run, or refuse a directory in use.",
+                          choices=("auto", "never"))
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_limits(field, getattr(self, field.name))
+        check_noise_kind(self.noise)
+        if self.method == "mlnt" and self.num_synthetic and self.num_neighbors >= self.batch_size \
+                and self.neighbor_scope == "batch":
+            raise UserError(
+                f"--num_neighbors={self.num_neighbors} needs a batch above {self.num_neighbors}, got "
+                f"--batch_size={self.batch_size}: raise --batch_size or lower --num_neighbors.")
+
+    @property
+    def baseline_epochs(self):
+        """Epochs of the cross-entropy training that precedes the iterations."""
+        return self.pretrain_epochs or self.epochs
+
+    @property
+    def ramp_epochs(self):
+        """Epochs of the ramps of eta and gamma: a sixth of the epochs, as the paper's 20 of 120, unless set."""
+        return self.epochs / 6 if self.meta_ramp_epochs < 0 else self.meta_ramp_epochs
+
+    @property
+    def decay_epochs(self):
+        """Epochs before the learning rate falls: two thirds, as the paper's 80 of 120, unless set; None is never."""
+        if self.learning_rate_decay_epochs < 0:
+            return self.epochs * 2 / 3
+        return self.learning_rate_decay_epochs or None
+
+
+def _check_limits(field, value):
+    limits, name = field.metadata, field.name
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"--{name}={value} is not known: choose one of {', '.join(limits['choices'])}.")
+    low, high = limits["minimum"], limits["maximum"]
+    above, below = limits["above"], limits["below"]
+    if isinstance(value, float) and value != value:
+        raise UserError(f"--{name}=nan is not a number: give one.")
+    if low is not None and value < low:
+        raise UserError(f"--{name}={value} is too small: it must be at least {low}.")
+    if high is not None and value > high:
+        raise UserError(f"--{name}={value} is too large: it must be at most {high}.")
+    if above is not None and value <= above:
+        raise UserError(f"--{name}={value} is too small: it must be above {above}.")
+    if below is not None and value >= below:
+        raise UserError(f"--{name}={value} is too large: it must be below {below}.")
+
+
+def check_noise_kind(noise):
+    """Raises UserError unless `noise` is one of none, symmetric, asymmetric, matrix:FILE (an existing file)."""
+    if noise in ("none", "symmetric", "asymmetric"):
+        return
+    if not noise.startswith("matrix:"):
+        raise UserError(f"--noise={noise} is not known: choose one of none, symmetric, asymmetric, matrix:FILE.")
+    if not pathlib.Path(noise.removeprefix("matrix:")).is_file():
+        raise UserError(f"--noise={noise}: there is no such file; name a .csv, .txt or .npy file.")

@@ -1,0 +1,37 @@
+"""Installs mlnt_tf; the versions are those the stack demands (see BUILD_NOTES.md)."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mlnt_tf/__init__.py").read_text()).group(1)
+
+setuptools.setup(
+    name="mlnt_tf",
+    version=VERSION,
+    description="Noise-tolerant training of image classifiers by meta-learning, on TensorFlow 2 and Keras 3",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["mlnt_tf", "mlnt_tf.*"]),
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "absl-py>=2.1",
+        "importlib_resources",  # tensorflow-datasets needs it to prepare a set, and does not ask for it
+        "keras>=3.12,<4",
+        "numpy>=1.26",
+        "scikit-learn>=1.4",
+        # ScaNN's op library is built for one TensorFlow minor: the two move together.
+        "scann==1.4.2; sys_platform == 'linux'",
+        "setuptools<81",  # tensorboard 2.20 imports pkg_resources, gone from later ones
+        "tensorboard~=2.20.0",
+        "tensorflow~=2.20.0",
+        "tensorflow-datasets>=4.9.7",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]~=2.20.0"],
+        "test": ["pillow", "pytest"],
+    },
+)
