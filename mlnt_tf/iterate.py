@@ -1,0 +1,277 @@
+"""The run, stage by stage: cross entropy, then iterations of mentor, filter and training (paper section 3.3)."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+import keras
+import numpy as np
+from absl import logging
+
+from mlnt_tf import callbacks, export, mentor as mentoring, schedules
+from mlnt_tf.config import UserError
+from mlnt_tf.data import noise, pipeline, sources
+from mlnt_tf.meta import neighbors as neighboring
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.methods.mlnt import MLNT
+from mlnt_tf.models.registry import build_network
+from mlnt_tf.teacher import EmaTeacher
+
+ROLES = ("student", "teacher")
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What a run trains, validates and tests on; `given` is aligned with `train`, positions are rows of both."""
+
+    train: sources.Split
+    given: np.ndarray  # int32 [n], the labels as corrupted
+    validation: sources.Split
+    validation_given: np.ndarray
+    test: sources.Split
+    class_names: tuple
+    normalizer: pipeline.Normalizer
+    realized_rate: float
+    steps_per_epoch: int
+
+    def batches(self, split, config):
+        """Un-augmented images in order, with the true labels."""
+        return pipeline.evaluation_batches(split, split.labels, self.normalizer, batch_size=config.batch_size)
+
+
+def load_examples(config):
+    """Loads, holds out, cuts to size, corrupts; tells the realised rate.
+
+    Raises:
+      UserError: the data are not there, or too few for the batch or the neighbours.
+    """
+    source = sources.load_source(config)
+    matrix = noise.transition_matrix(
+        config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
+        symmetric_includes_true=config.symmetric_includes_true)
+    train, validation = sources.hold_out(source.train, fraction=config.validation_fraction, seed=config.seed)
+    train = sources.subset(train, config.train_examples, seed=config.seed)
+    if config.batch_size > len(train):
+        raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
+    if config.num_neighbors >= len(train):
+        raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
+                        "lower it.")
+
+    def corrupt(split):
+        return noise.corrupt(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling)
+
+    given = corrupt(train)
+    examples = Examples(
+        train=train, given=given, validation=validation,
+        validation_given=corrupt(validation) if config.validation_labels == "noisy" else validation.labels,
+        test=source.test, class_names=source.class_names, normalizer=pipeline.Normalizer.fit(train.images),
+        realized_rate=noise.realized_rate(train.labels, given),
+        steps_per_epoch=config.steps_per_epoch or len(train) // config.batch_size)
+    logging.info("%s: %d training examples, %.1f %% of their labels wrong (--noise=%s); %d validation (%s labels), "
+                 "%d test", config.dataset, len(train), 100 * examples.realized_rate, config.noise, len(validation),
+                 config.validation_labels, len(source.test))
+    return examples
+
+
+def run(config, *, jit_compile, examples, output_dir, versions):
+    """Every stage of the run; a stage that an earlier call has finished is taken from its directory.
+
+    Returns:
+      the contents of results.json, which it writes last.
+    """
+    write_noise_table(output_dir / "noise.csv", examples)
+    stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile)
+    baseline = stage.results() or train_cross_entropy(stage)
+    iterations, best = [], (stage.network("student"), baseline["student"]["best_validation"], "cross entropy student")
+    mentor = best[0]  # before the first iteration it gives the features alone
+    for iteration in range(1, config.iterations + 1) if config.method == "mlnt" else ():
+        stage = Stage(f"iteration {iteration}", output_dir / f"iteration_{iteration}", config, examples, jit_compile)
+        result = stage.results() or train_iteration(stage, iteration, mentor)
+        role = result["mentor"]
+        mentor = stage.network(role)
+        iterations.append(result)
+        if iteration == 1 or result[role]["best_validation"] >= best[1]:
+            best = mentor, result[role]["best_validation"], f"iteration {iteration} {role}"
+    network, _, exported = best
+    export.export_saved_model(network, output_dir / "saved_model", normalize=examples.normalizer,
+                              input_shape=examples.train.images.shape[1:], class_names=examples.class_names)
+    write_suspects(output_dir / "suspects.csv", network, examples, config)
+    results = {
+        "method": config.method, "dataset": config.dataset, "seed": config.seed,
+        "noise": {"kind": config.noise, "rate": config.noise_rate, "realized_rate": examples.realized_rate},
+        "train_examples": len(examples.train),
+        "cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"], "iterations": iterations,
+        "exported": exported,
+        "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
+        "versions": versions}
+    write_json(output_dir / "results.json", results)
+    return results
+
+
+class Stage:
+    """One training from the initial weights to its results, with a directory of its own."""
+
+    def __init__(self, name, directory, config, examples, jit_compile):
+        self.name, self.directory, self.config, self.examples = name, directory, config, examples
+        self.jit_compile = jit_compile
+
+    def results(self):
+        """What a finished stage wrote, or None."""
+        path = self.directory / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def network(self, role):
+        """The best network of a finished stage."""
+        return keras.models.load_model(self.directory / f"{role}_best.keras", compile=False)
+
+    def new_network(self):
+        """The network at its initial weights, the same for every stage of a run."""
+        shape = self.examples.train.images.shape[1:]
+        return build_network(self.config.model, width=self.config.width, input_shape=shape,
+                             num_classes=len(self.examples.class_names), seed=self.config.seed)
+
+    def batches(self, epochs, **kwargs):
+        """The training stream of this stage; see `pipeline.training_batches`."""
+        config, examples = self.config, self.examples
+        return pipeline.training_batches(
+            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
+            steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
+            num_neighbors=config.num_neighbors, **kwargs)
+
+    def learning_rate(self, epochs):
+        """beta: falls to a tenth after the same share of the epochs in every stage."""
+        decay = self.config.decay_epochs
+        return schedules.StepDecay(
+            self.config.learning_rate,
+            decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
+
+    def fit(self, model, batches, epochs):
+        """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles."""
+        config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
+        self.directory.mkdir(parents=True, exist_ok=True)
+        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
+                                                 batch_size=config.batch_size)
+        teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
+                             ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
+        history = model.fit(
+            batches, epochs=epochs, steps_per_epoch=steps, validation_data=validation, verbose=0,
+            callbacks=[callbacks.StopOnNonFinite(), teacher,
+                       *(callbacks.SaveBest(role, self.directory / f"{role}_best.keras") for role in ROLES),
+                       callbacks.Progress(self.name, epochs), keras.callbacks.TensorBoard(self.directory)]).history
+        test = examples.batches(examples.test, config)
+        measured = {}
+        for role, monitor in zip(ROLES, ("val_accuracy", "val_teacher_accuracy")):
+            measured[role] = {
+                "best_validation": max(history[monitor]), "last_validation": history[monitor][-1],
+                "best_epoch": int(np.argmax(history[monitor])) + 1,
+                "test_at_best": mentoring.accuracy(self.network(role), test, examples.test.labels),
+                "test_last": mentoring.accuracy(getattr(model, role), test, examples.test.labels)}
+        return measured
+
+    def finish(self, result):
+        """Writes the result: from here on the stage need not run again."""
+        write_json(self.directory / "result.json", result)
+        return result
+
+
+def train_cross_entropy(stage):
+    """The baseline, which also gives the features of the first neighbours."""
+    config, epochs = stage.config, stage.config.baseline_epochs
+    model = CrossEntropy(stage.new_network())
+    model.compile(learning_rate=stage.learning_rate(epochs), momentum=config.momentum,
+                  weight_decay=config.weight_decay, jit_compile=stage.jit_compile,
+                  steps_per_execution=config.steps_per_execution)
+    return stage.finish(stage.fit(model, stage.batches(epochs), epochs))
+
+
+def train_iteration(stage, iteration, mentor):
+    """One iteration of MLNT; `mentor` is the best network of the stage before."""
+    config, examples, began = stage.config, stage.examples, time.monotonic()
+    stage.directory.mkdir(parents=True, exist_ok=True)
+    unaugmented = examples.batches(examples.train, config)
+    result = {"iteration": iteration}
+    near, result["neighbors"] = neighborhood(stage, mentor, unaugmented) if config.num_synthetic else ({}, None)
+    probability = None
+    if iteration > 1:
+        probability = mentoring.predict(mentor, unaugmented)[np.arange(len(examples.given)), examples.given]
+        np.save(stage.directory / "mentor_probability.npy", probability)
+    kept = np.ones(len(examples.train), bool) if probability is None else mentoring.trusted(probability, config.tau)
+    result.update(mentoring.describe_filter(kept, examples.given, examples.train.labels, examples.class_names,
+                                            config.tau))
+    logging.info("%s: %d of %d examples kept, %.1f %% of them with the right label (all: %.1f %%)", stage.name,
+                 result["kept"], len(kept), 100 * result["filter_precision"], 100 * (1 - examples.realized_rate))
+    batches = stage.batches(config.epochs, **near)
+    if probability is not None:
+        batches = pipeline.two_streams(batches, stage.batches(
+            config.epochs, probability=probability, threshold=config.tau, stream=1))
+    steps = config.epochs * examples.steps_per_epoch
+    model = MLNT(stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
+                 inner_rate=config.inner_rate, meta_order=config.meta_order, update_mode=config.update_mode,
+                 mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
+                 seed=config.seed)
+    model.compile(learning_rate=stage.learning_rate(config.epochs), meta_rate=meta_rate(stage, iteration),
+                  momentum=config.momentum, weight_decay=config.weight_decay, meta_momentum=config.meta_momentum,
+                  jit_compile=stage.jit_compile, steps_per_execution=config.steps_per_execution)
+    result.update(stage.fit(model, batches, config.epochs))
+    student, teacher = (result[role]["best_validation"] for role in ROLES)
+    result["mentor"] = "student" if student > teacher else "teacher"
+    result["seconds"] = time.monotonic() - began
+    return stage.finish(result)
+
+
+def meta_rate(stage, iteration):
+    """eta: ramps up in the first iteration; afterwards stays, or falls with the learning rate if so asked."""
+    config = stage.config
+    shape = config.meta_ramp if iteration == 1 else "none"
+    ramp = schedules.Ramp(config.meta_rate, round(config.ramp_epochs * stage.examples.steps_per_epoch), shape=shape)
+    if config.meta_rate_decay == "constant":
+        return ramp
+    return schedules.StepDecay(ramp, stage.learning_rate(config.epochs).boundary)
+
+
+def neighborhood(stage, network, unaugmented):
+    """Neighbours by the network's features: (keywords for the pipeline, what to report)."""
+    config = stage.config
+    features = mentoring.embed(network, unaugmented, config.neighbor_features)
+    if config.neighbor_scope == "batch":
+        return {"features": features}, {"scope": "batch"}
+    table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend)
+    logging.info("%s: %d nearest neighbours of %d examples by %s, recall %.4f against exact search", stage.name,
+                 config.num_neighbors, len(features), table.backend, table.recall)
+    np.save(stage.directory / "neighbors.npy", table.indices)
+    return {"neighbors": table.indices}, {"scope": "dataset", "backend": table.backend, "recall": table.recall}
+
+
+def write_noise_table(path, examples):
+    """noise.csv: which label each training example was given, and the record it is."""
+    train = examples.train
+    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
+
+
+def write_suspects(path, network, examples, config):
+    """suspects.csv: the training examples, those whose given label the exported network believes least first."""
+    train, given = examples.train, examples.given
+    probabilities = mentoring.predict(network, examples.batches(train, config))
+    of_given = probabilities[np.arange(len(given)), given]
+    names, predicted = examples.class_names, probabilities.argmax(axis=1)
+    write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
+              ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
+               for row in np.argsort(of_given, kind="stable")))
+
+
+def write_csv(path, header, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_json(path, content):
+    """Writes whole or not at all."""
+    path = pathlib.Path(path)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(scratch, path)

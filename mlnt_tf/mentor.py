@@ -1,0 +1,58 @@
+"""The mentor: the best network of an iteration, frozen; what it says of the data decides what is trained on next."""
+
+import numpy as np
+from absl import logging
+
+from mlnt_tf.config import UserError
+from mlnt_tf.models.registry import feature_extractor
+
+
+def predict(network, batches):
+    """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
+    logits = np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def accuracy(network, batches, labels):
+    """Share of `labels` [n] that the network predicts on un-augmented `batches`."""
+    return float(np.mean(predict(network, batches).argmax(axis=1) == labels))
+
+
+def embed(network, batches, features):
+    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features]."""
+    extractor = feature_extractor(network, features)
+    return np.asarray(extractor.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+
+
+def trusted(probability_of_given, tau):
+    """Which samples the filter keeps: probability strictly above tau (section 3.3); bool [n]."""
+    return probability_of_given > tau
+
+
+def describe_filter(kept, given, true, class_names, tau):
+    """Counts the filter's work, warning of each class it leaves empty.
+
+    Args:
+      kept: bool [n].
+      given, true: int32 [n].
+      class_names: for the warning.
+
+    Returns:
+      {"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
+
+    Raises:
+      UserError: nothing is kept.
+    """
+    count = int(kept.sum())
+    if not count:
+        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau.")
+    per_class = np.bincount(given[kept], minlength=len(class_names))
+    empty = [f"{name} (0 of {int((given == index).sum())})"
+             for index, name in enumerate(class_names) if not per_class[index]]
+    if empty:
+        logging.warning("--tau=%s leaves no example of %s; counts kept per class: %s. Lower --tau to keep them.",
+                        tau, ", ".join(empty), per_class.tolist())
+    clean = given == true
+    return {"kept": count, "filter_precision": float(clean[kept].mean()),
+            "filter_recall": float(kept[clean].mean()) if clean.any() else None}

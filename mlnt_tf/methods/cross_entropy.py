@@ -1,0 +1,140 @@
+"""Plain cross entropy with an averaged teacher beside it: the baseline, and what every method builds on."""
+
+import keras
+import tensorflow as tf
+
+from mlnt_tf import losses
+from mlnt_tf.optimizer import CoupledSGD
+
+
+class CrossEntropy(keras.Model):
+    """A student, trained with cross entropy on the given labels, and its teacher, an average of its weights.
+
+    The teacher stands still until `mlnt_tf.EmaTeacher` is among the callbacks of `fit`.
+
+    Args:
+      network: a Keras network that maps images [batch, height, width, channels] to logits [batch, classes].
+
+    Attributes:
+      student: the network.
+      teacher: its average, a network of its own; starts at the student's weights.
+
+    A batch is {"image", "label"} and may have "true_label"; more keys are ignored.
+    """
+
+    def __init__(self, network, **kwargs):
+        super().__init__(**kwargs)
+        self.student = network
+        self.teacher = keras.models.clone_model(network)
+        # trainable stays on: Keras's batch norm would use moving statistics in a frozen network.
+        self.teacher.set_weights(network.get_weights())
+        scalar = dict(shape=(), trainable=False, aggregation="only_first_replica")
+        self.decay_start = self.add_weight(initializer="ones", name="ema_decay_start", **scalar)
+        self.decay_end = self.add_weight(initializer="ones", name="ema_decay_end", **scalar)
+        self.decay_boundary = self.add_weight(initializer="zeros", name="ema_decay_boundary", dtype="int64", **scalar)
+        self.nonfinite_step = self.add_weight(initializer="zeros", name="nonfinite_step", dtype="int64", **scalar)
+        # "off", "own" or "averaged": set by EmaTeacher before the step is traced.
+        self.teacher_statistics = "off"
+        mean, accuracy = keras.metrics.Mean, keras.metrics.SparseCategoricalAccuracy
+        self.loss_metric = mean(name="loss")
+        self.given_accuracy = accuracy(name="accuracy")
+        self.true_accuracy = accuracy(name="true_accuracy")
+        self.test_loss = mean(name="loss")
+        self.student_accuracy = accuracy(name="accuracy")
+        self.teacher_accuracy = accuracy(name="teacher_accuracy")
+
+    def compile(self, *, learning_rate, momentum=0.9, weight_decay=0.0, **kwargs):
+        """Sets the classification update (paper eq. 9).
+
+        Args:
+          learning_rate: beta, a number or a Keras schedule of the step.
+          momentum: of the velocity, in PyTorch's form.
+          weight_decay: coupled.
+          **kwargs: jit_compile, steps_per_execution, run_eagerly, as `keras.Model.compile`.
+        """
+        optimizer = CoupledSGD(learning_rate, momentum=momentum, coupled_decay=weight_decay)
+        optimizer.build(self.student.trainable_variables)
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def call(self, images, training=False):
+        return self.student(images, training=training)
+
+    def fit(self, *args, **kwargs):
+        # EmaTeacher sets what is baked into the trace, so a trace of an earlier fit must not be taken over.
+        self.train_function = None
+        return super().fit(*args, **kwargs)
+
+    def train_step(self, batch):
+        rates = self.rates()
+        gradients, logits, loss = self.classification_gradients(batch)
+        self.optimizer.apply(gradients, self.student.trainable_variables)
+        self.update_teacher(batch["image"], rates["ema_decay"])
+        return {**self.track(batch, logits, loss), **rates}
+
+    def classification_gradients(self, batch):
+        """The gradient of Lc at the student's weights: (gradients, logits [batch, classes], loss).
+
+        The one forward pass that writes moving statistics.
+        """
+        with tf.GradientTape() as tape:
+            logits = self.student(batch["image"], training=True)
+            loss = losses.cross_entropy(batch["label"], logits)
+            if self.student.losses:  # regularizers of the user's own layers
+                loss += tf.add_n(self.student.losses)
+        return self.reduce(tape.gradient(loss, self.student.trainable_variables)), logits, loss
+
+    def reduce(self, gradients):
+        """The mean over replicas of a list of gradients; the one place where replicas meet."""
+        return gradients
+
+    def update_teacher(self, images, decay):
+        """theta~ <- gamma theta~ + (1 - gamma) theta, after the step (paper eq. 3)."""
+        if self.teacher_statistics == "off":
+            return
+        pairs = list(zip(self.teacher.trainable_variables, self.student.trainable_variables))
+        if self.teacher_statistics == "averaged":
+            pairs += [(mine, theirs) for mine, theirs in zip(self.teacher.non_trainable_variables,
+                                                            self.student.non_trainable_variables)
+                      if tf.as_dtype(mine.dtype).is_floating]
+        elif self.teacher.non_trainable_variables and not self.teacher_forward_in_step:
+            self.teacher(images, training=True)  # for its own moving statistics
+        for mine, theirs in pairs:
+            mine.assign(decay * mine + (1.0 - decay) * theirs)
+
+    @property
+    def teacher_forward_in_step(self):
+        """Whether the step itself runs the teacher on its batch, and so keeps the teacher's own statistics."""
+        return False
+
+    @property
+    def step(self):
+        """Classification updates taken so far: an int64 tensor, read now."""
+        return tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int64)
+
+    def rates(self):
+        """The rates of the step about to be taken, which go into the logs beside the metrics: float32 scalars."""
+        decay = tf.where(self.step < self.decay_boundary, self.decay_start, self.decay_end)
+        return {"learning_rate": tf.convert_to_tensor(self.optimizer.learning_rate), "ema_decay": decay}
+
+    def track(self, batch, logits, loss, consistency=0.0):
+        """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log."""
+        bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(loss + consistency)
+        self.nonfinite_step.assign(tf.where(bad, self.step, self.nonfinite_step))
+        self.loss_metric.update_state(loss)
+        self.given_accuracy.update_state(batch["label"], logits)
+        tracked = [self.loss_metric, self.given_accuracy]
+        if "true_label" in batch:
+            self.true_accuracy.update_state(batch["true_label"], logits)
+            tracked.append(self.true_accuracy)
+        return {metric.name: metric.result() for metric in tracked}
+
+    def test_step(self, batch):
+        """Student and teacher side by side, both with their moving statistics."""
+        logits = self.student(batch["image"], training=False)
+        self.test_loss.update_state(losses.cross_entropy(batch["label"], logits),
+                                    sample_weight=tf.shape(batch["label"])[0])
+        self.student_accuracy.update_state(batch["label"], logits)
+        self.teacher_accuracy.update_state(batch["label"], self.teacher(batch["image"], training=False))
+        return {metric.name: metric.result()
+                for metric in (self.test_loss, self.student_accuracy, self.teacher_accuracy)}

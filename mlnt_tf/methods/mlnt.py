@@ -1,0 +1,134 @@
+"""MLNT: before each classification update, a meta update that keeps the network noise-tolerant (paper algorithm 1)."""
+
+import tensorflow as tf
+
+from mlnt_tf import losses, schedules
+from mlnt_tf.meta import objective, synthetic
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.optimizer import CoupledSGD
+
+SECOND_ORDER_BROKEN = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
+
+
+class MLNT(CrossEntropy):
+    """Meta-Learning based Noise-Tolerant training around a Keras network (Li et al., CVPR 2019).
+
+    Args:
+      network: a Keras network that maps images [batch, height, width, channels] to logits [batch, classes].
+      num_synthetic: M, synthetic label sets of a step; 0 is cross entropy, bit for bit.
+      transfer_ratio: rho/k, the share of the batch that takes a neighbour's label.
+      inner_rate: alpha, the step size of the inner gradient step.
+      meta_order: "first" takes the inner gradient as a constant, "full" differentiates through it.
+      update_mode: "sequential" takes the classification gradient at the weights after the meta update (the paper),
+        "joint" takes both at the same weights (the released code).
+      mentor: a network, frozen from here on, whose predictions are merged into the teacher's (eq. 12), or None.
+      teacher_weight: lambda, the teacher's share of the merged target: a number or a Keras schedule of the step.
+      seed: of the synthetic labels, which are a pure function of (seed, step, m).
+
+    A batch is {"id", "image", "label", "neighbor_labels"}: image float [batch, height, width, channels], label int32
+    [batch], neighbor_labels int32 [batch, num_neighbors]; {"meta": batch, "classification": batch} takes the two
+    updates from two streams (section 3.3: the meta loss samples all the data, the other the filtered ones).
+
+    Raises:
+      ValueError: an argument out of its range, or `meta_order="full"` with a Keras normalization layer whose second
+        derivative is wrong.
+    """
+
+    def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2, meta_order="first",
+                 update_mode="sequential", mentor=None, teacher_weight=0.5, seed=0, **kwargs):
+        if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
+            raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
+                             f"Received: num_synthetic={num_synthetic}, transfer_ratio={transfer_ratio}")
+        if meta_order not in ("first", "full"):
+            raise ValueError(f"meta_order must be 'first' or 'full'. Received: meta_order={meta_order!r}")
+        if update_mode not in ("sequential", "joint"):
+            raise ValueError(f"update_mode must be 'sequential' or 'joint'. Received: update_mode={update_mode!r}")
+        if meta_order == "full" and num_synthetic:
+            _refuse_broken_second_order(network)
+        super().__init__(network, **kwargs)
+        self.num_synthetic, self.transfer_ratio, self.inner_rate = num_synthetic, transfer_ratio, inner_rate
+        self.meta_order, self.update_mode, self.seed = meta_order, update_mode, seed
+        self.teacher_weight, self.mentor = teacher_weight, mentor
+        if mentor is not None:
+            mentor.trainable = False
+
+    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0, meta_momentum=0.0, **kwargs):
+        """Sets both updates.
+
+        Args:
+          learning_rate: beta, a number or a Keras schedule of the step.
+          meta_rate: eta, a number or a Keras schedule of the step.
+          momentum, weight_decay: of the classification update; the decay is coupled.
+          meta_momentum: of the meta update; 0 is the paper's plain SGD.
+          **kwargs: jit_compile, steps_per_execution, run_eagerly, as `keras.Model.compile`.
+        """
+        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, **kwargs)
+        self.meta_optimizer = CoupledSGD(meta_rate, momentum=meta_momentum, name="meta_sgd")
+        self.meta_optimizer.build(self.student.trainable_variables)
+
+    @property
+    def teacher_forward_in_step(self):
+        return self.num_synthetic > 0
+
+    def train_step(self, batch):
+        meta, classification = (batch["meta"], batch["classification"]) if "meta" in batch else (batch, batch)
+        if not self.num_synthetic:
+            return super().train_step(classification)
+        rates, theta = self.rates(), self.student.trainable_variables
+        meta_gradients, consistency = self.meta_gradients(meta)
+        if self.update_mode == "sequential":
+            self.meta_optimizer.apply(meta_gradients, theta)
+        gradients, logits, loss = self.classification_gradients(classification)
+        if self.update_mode == "joint":
+            self.meta_optimizer.apply(meta_gradients, theta)
+        self.optimizer.apply(gradients, theta)
+        self.update_teacher(meta["image"], rates["ema_decay"])
+        logs = self.track(classification, logits, loss, consistency)
+        return {**logs, "consistency": consistency, **rates}
+
+    def meta_gradients(self, batch):
+        """The meta gradient at the student's weights, and the consistency loss (eq. 6, 8): (gradients, scalar)."""
+        step = self.step
+        images, labels, neighbor_labels = batch["image"], batch["label"], batch["neighbor_labels"]
+        count = synthetic.transfer_count(images.shape[0] or neighbor_labels.shape[0], self.transfer_ratio)
+        fixed = [variable.value for variable in self.student.non_trainable_variables]
+
+        def forward(weights, images):  # batch statistics are used; what they would write is dropped
+            return tf.cast(self.student.stateless_call(weights, fixed, images, training=True)[0], tf.float32)
+
+        gradients, consistency = objective.meta_gradient(
+            forward, [tf.convert_to_tensor(variable.value) for variable in self.student.trainable_variables], images,
+            self.targets(images, step),
+            lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m),
+            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order, reduce=self.reduce)
+        return self.reduce(gradients), consistency
+
+    def targets(self, images, step):
+        """What the network shall agree with: the teacher, merged with the mentor if there is one; [batch, classes]."""
+        if self.teacher_statistics == "own":
+            logits = self.teacher(images, training=True)  # its own moving statistics come from here
+        else:
+            fixed = [variable.value for variable in self.teacher.non_trainable_variables]
+            logits = self.teacher.stateless_call(self.teacher.trainable_variables, fixed, images, training=True)[0]
+        targets = tf.nn.softmax(tf.cast(logits, tf.float32))
+        if self.mentor is not None:
+            mentor = tf.nn.softmax(tf.cast(self.mentor(images, training=False), tf.float32))
+            targets = losses.merge_targets(targets, mentor, schedules.value(self.teacher_weight, step))
+        return tf.stop_gradient(targets)
+
+    def rates(self):
+        rates = super().rates()
+        if self.num_synthetic:
+            rates["meta_rate"] = tf.convert_to_tensor(self.meta_optimizer.learning_rate)
+            if self.mentor is not None:
+                rates["lambda"] = schedules.value(self.teacher_weight, self.step)
+        return rates
+
+
+def _refuse_broken_second_order(network):
+    for layer in network._flatten_layers(include_self=False, recursive=True):
+        if type(layer).__name__ in SECOND_ORDER_BROKEN and type(layer).__module__.startswith("keras."):
+            raise ValueError(
+                f"meta_order='full' needs second derivatives, which {type(layer).__name__} of Keras gets wrong (it "
+                "stops the gradient of the mean): use mlnt_tf.FusedBatchNormalization in its place, or "
+                f"meta_order='first'. Received: layer {layer.name!r}")

@@ -1,0 +1,99 @@
+"""python -m mlnt_tf.train: trains as the flags say, and leaves a SavedModel, tables and logs in --output_dir."""
+
+import json
+import os
+import pathlib
+import sys
+
+from absl import logging
+
+import mlnt_tf
+from mlnt_tf import flags, report
+from mlnt_tf.config import UserError
+
+
+def main(argv=None):
+    """Runs; the exit code: 0 done, 1 a loss that is not finite, 2 a mistake of the user's."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        mlnt_tf.check_keras_backend()
+        config = flags.parse(sys.argv if argv is None else argv)
+        output_dir = pathlib.Path(config.output_dir)
+        results = finished_results(output_dir, config)
+        if results is None:
+            results = train(config, output_dir)
+        else:
+            print(f"{output_dir} holds this very run, finished: nothing to train.")
+    except (UserError, ArithmeticError) as error:
+        print(f"mlnt_tf: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print(f"mlnt_tf: interrupted; the same command goes on after the stages finished in {config.output_dir}.",
+              file=sys.stderr)
+        return 130
+    print(report.format_table(results))
+    print(where_everything_lies(output_dir))
+    return 0
+
+
+def finished_results(output_dir, config):
+    """The results of this very run if it is finished there, None if it has yet to run or to go on.
+
+    Raises:
+      UserError: the directory holds another run, or something else.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output_dir={output_dir} is a file: name a directory.")
+    if not output_dir.exists() or not any(output_dir.iterdir()):
+        return None
+    flagfile = output_dir / "flags.txt"
+    if not flagfile.exists():
+        raise UserError(f"--output_dir={output_dir} holds files that are no run of mlnt_tf: name another directory.")
+    different = flags.differing(config, flagfile)
+    if different:
+        raise UserError(f"--output_dir={output_dir} holds another run ({'; '.join(different)}): name another directory.")
+    if config.resume == "never":
+        raise UserError(f"--output_dir={output_dir} holds this run already and --resume=never: name another directory, "
+                        "or take --resume=auto.")
+    results = output_dir / "results.json"
+    return json.loads(results.read_text()) if results.exists() else None
+
+
+def train(config, output_dir):
+    """Checks what can be checked, then trains; the results.
+
+    Raises:
+      UserError, NonFiniteLoss
+    """
+    from mlnt_tf import callbacks, iterate, runtime  # TensorFlow loads here, after the flags are known to be right
+
+    jit_compile = runtime.prepare(config)
+    examples = iterate.load_examples(config)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "flags.txt").write_text("\n".join(flags.to_flag_lines(config)) + "\n")
+    except OSError as error:
+        raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
+    try:
+        return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
+                           versions=runtime.versions())
+    except callbacks.NonFiniteLoss as error:
+        raise callbacks.NonFiniteLoss(
+            f"{error}: the run stopped; the best networks so far lie in {output_dir}. "
+            "Lower --learning_rate, --meta_rate or --inner_rate, and name another --output_dir.")
+
+
+def where_everything_lies(output_dir):
+    """The end of a run's output: files, and the commands to look and to serve."""
+    model = (output_dir / "saved_model").resolve()
+    return f"""
+In {output_dir}: results.json, noise.csv (the labels given), suspects.csv (labels most likely wrong first),
+the best networks of every stage (*.keras), saved_model/1, flags.txt (to repeat the run).
+  look:   tensorboard --logdir {output_dir}
+  serve:  docker run -p 8501:8501 -v {model}:/models/mlnt -e MODEL_NAME=mlnt tensorflow/serving"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
