@@ -1,0 +1,170 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mlnt_tf
+import tiny
+from mlnt_tf import losses, schedules
+from mlnt_tf.optimizer import CoupledSGD
+
+
+def compiled(network, *, fit=dict(learning_rate=.2, meta_rate=.4, momentum=.9, weight_decay=1e-4), jit_compile=False,
+             run_eagerly=False, steps_per_execution=1, **kwargs):
+    model = mlnt_tf.MLNT(network, **{"num_synthetic": 2, "inner_rate": .2, **kwargs})
+    model.compile(**fit, jit_compile=jit_compile, run_eagerly=run_eagerly, steps_per_execution=steps_per_execution)
+    return model
+
+
+def one_weight_step(monkeypatch, **kwargs):
+    """One step of SPEC's scalar example: theta = .5, teacher 1, label 1, synthetic labels 1 and 0."""
+    model = compiled(tiny.one_weight(.5), fit=dict(learning_rate=.2, meta_rate=.4, momentum=0.0), run_eagerly=True,
+                     **kwargs)
+    model.teacher.layers[-1].theta.assign(1.0)
+    labels = tf.constant([1, 0])
+    monkeypatch.setattr("mlnt_tf.meta.synthetic.transfer_labels", lambda *_, m, **__: labels[m][None])
+    batch = {"image": tf.zeros([1, 1]), "label": tf.constant([1]), "neighbor_labels": tf.constant([[0]])}
+    model.teacher_statistics = "own"
+    model.decay_start.assign(.99), model.decay_end.assign(.99)
+    model.train_step(batch)
+    return float(model.student.layers[-1].theta), float(model.teacher.layers[-1].theta)
+
+
+@pytest.mark.parametrize("kwargs, expected", [
+    (dict(), .619224), (dict(update_mode="joint"), .621367), (dict(meta_order="full"), .617169)])
+def test_one_step_by_hand(monkeypatch, kwargs, expected):
+    assert one_weight_step(monkeypatch, **kwargs)[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_teacher_moves_after_the_step(monkeypatch):
+    assert one_weight_step(monkeypatch)[1] == pytest.approx(.996192, abs=1e-6)
+
+
+def test_without_synthetic_labels_it_is_cross_entropy_bit_for_bit():
+    model = compiled(tiny.dense(), num_synthetic=0)
+    model.fit(tiny.dataset(6), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
+    network = tiny.dense()
+    optimizer = CoupledSGD(.2, momentum=.9, coupled_decay=1e-4)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function
+    def step(batch):
+        with tf.GradientTape() as tape:
+            loss = losses.cross_entropy(batch["label"], network(batch["image"], training=True))
+        optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+
+    for batch in tiny.dataset(6):
+        step(batch)
+    for mine, theirs in zip(tiny.weights(model.student), tiny.weights(network)):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def trained(**kwargs):
+    layer = kwargs.pop("layer", None)
+    model = compiled(tiny.dense(layer=layer), **kwargs)
+    model.fit(tiny.dataset(1), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
+    return model
+
+
+@pytest.mark.parametrize("order", ["first", "full"])
+@pytest.mark.parametrize("how", [dict(jit_compile=True), dict(run_eagerly=True)])
+def test_graph_xla_and_eager_take_the_same_step(order, how):
+    expected, model = trained(meta_order=order), trained(meta_order=order, **how)
+    for network in ("student", "teacher"):
+        for mine, theirs in zip(tiny.weights(getattr(model, network)), tiny.weights(getattr(expected, network))):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_only_the_classification_forward_writes_moving_statistics():
+    network = tiny.dense(layer=mlnt_tf.FusedBatchNormalization(momentum=.9, name="norm"))
+    model = compiled(network, num_synthetic=4, fit=dict(learning_rate=.2, meta_rate=0.0))
+    batch = tiny.batch()
+    hidden = network.layers[0](batch["image"]).numpy()
+    model.fit(tiny.dataset(1), verbose=0)
+    np.testing.assert_allclose(network.get_layer("norm").moving_mean, .1 * hidden.mean(axis=0), atol=1e-6)
+
+
+def test_the_teacher_keeps_its_own_statistics():
+    network = tiny.dense(layer=mlnt_tf.FusedBatchNormalization(momentum=.9, name="norm"))
+    hidden = network.layers[0](tiny.batch()["image"]).numpy()
+    model = compiled(network)
+    model.fit(tiny.dataset(1), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
+    np.testing.assert_allclose(model.teacher.get_layer("norm").moving_mean, .1 * hidden.mean(axis=0), atol=1e-6)
+
+
+def test_cross_entropy_keeps_the_teachers_own_statistics_too():
+    network = tiny.dense(layer=mlnt_tf.FusedBatchNormalization(momentum=.9, name="norm"))
+    model = compiled(network, num_synthetic=0)
+    model.fit(tiny.dataset(1), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
+    hidden = model.teacher.layers[0](tiny.batch()["image"])  # after one step; the forward came before the average
+    assert abs(model.teacher.get_layer("norm").moving_mean.numpy()).max() > 1e-3
+    assert hidden.shape == (8, 5)
+
+
+def test_averaged_statistics_follow_the_students():
+    network = tiny.dense(layer=mlnt_tf.FusedBatchNormalization(momentum=.9, name="norm"))
+    model = compiled(network)
+    model.fit(tiny.dataset(1), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.8, statistics="averaged")])
+    for statistic in ("moving_mean", "moving_variance"):
+        student = getattr(model.student.get_layer("norm"), statistic).numpy()
+        start = 0.0 if statistic == "moving_mean" else 1.0
+        np.testing.assert_allclose(getattr(model.teacher.get_layer("norm"), statistic), .8 * start + .2 * student,
+                                   atol=1e-6)
+
+
+def test_two_streams_take_the_meta_and_the_classification_batch():
+    meta, other = tiny.batch(seed=0), tiny.batch(seed=1)
+    model = compiled(tiny.dense(), fit=dict(learning_rate=.2, meta_rate=0.0))
+    model.train_step({"meta": meta, "classification": other})
+    plain = compiled(tiny.dense(), num_synthetic=0, fit=dict(learning_rate=.2))
+    plain.train_step(other)
+    for mine, theirs in zip(tiny.weights(model.student), tiny.weights(plain.student)):
+        np.testing.assert_allclose(mine, theirs, atol=1e-7)
+
+
+def test_the_mentor_is_merged_into_the_target_and_stays_frozen():
+    mentor, images = tiny.dense(seed=9), tiny.batch()["image"]
+    before = [weight.copy() for weight in mentor.get_weights()]
+    model = compiled(tiny.dense(), mentor=mentor, teacher_weight=schedules.Ramp(.5, 10))
+    teacher, of_mentor = tf.nn.softmax(model.teacher(images)), tf.nn.softmax(mentor(images))
+    np.testing.assert_allclose(model.targets(images, 5), .25 * teacher + .75 * of_mentor, atol=1e-6)
+    model.fit(tiny.dataset(2), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
+    for mine, theirs in zip(mentor.get_weights(), before):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_mixed_bfloat16_keeps_weights_and_logits_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, 1), num_classes=3, seed=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = compiled(network)
+    batch = {**tiny.batch(), "image": tf.random.stateless_normal([8, 8, 8, 1], [0, 1])}
+    logs = model.fit(tf.data.Dataset.from_tensors(batch), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)]).history
+    assert np.isfinite(logs["loss"]).all() and np.isfinite(logs["consistency"]).all()
+    assert {variable.dtype for variable in model.student.trainable_variables} == {"float32"}
+    assert model.student(batch["image"]).dtype == tf.float32
+
+
+@pytest.mark.parametrize("kwargs, message", [
+    (dict(num_synthetic=-1), "num_synthetic"), (dict(transfer_ratio=1.5), "transfer_ratio"),
+    (dict(meta_order="third"), "Received: meta_order='third'"), (dict(update_mode="both"), "update_mode")])
+def test_bad_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        mlnt_tf.MLNT(tiny.dense(), **kwargs)
+
+
+@pytest.mark.parametrize("layer", [keras.layers.BatchNormalization, keras.layers.LayerNormalization])
+def test_full_order_refuses_layers_whose_second_derivative_is_wrong(layer):
+    with pytest.raises(ValueError, match="FusedBatchNormalization"):
+        mlnt_tf.MLNT(tiny.dense(layer=layer()), meta_order="full")
+    mlnt_tf.MLNT(tiny.dense(layer=layer()), meta_order="first")
+
+
+def test_logs_carry_the_rates():
+    model = compiled(tiny.dense(), mentor=tiny.dense(1), teacher_weight=.5)
+    history = model.fit(tiny.dataset(2), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)]).history
+    rates = {name: pytest.approx(value) for name, value in
+             dict(learning_rate=.2, meta_rate=.4, ema_decay=.9).items()} | {"lambda": pytest.approx(.5)}
+    assert {name: history[name][0] for name in rates} == rates
