@@ -157,7 +157,7 @@ class Stage:
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         history = model.fit(
-            batches, epochs=epochs, steps_per_epoch=steps, validation_data=validation, verbose=0,
+            batches, epochs=epochs, steps_per_epoch=steps, validation_data=validation, verbose=0, shuffle=False,
             callbacks=[callbacks.StopOnNonFinite(), teacher,
                        *(callbacks.SaveBest(role, self.directory / f"{role}_best.keras") for role in ROLES),
                        callbacks.Progress(self.name, epochs), keras.callbacks.TensorBoard(self.directory)]).history

@@ -8,7 +8,7 @@ import tiny
 def fitted(steps=6, *, steps_per_execution=1, epochs=1, learning_rate=.2, **teacher):
     model = mlnt_tf.MLNT(tiny.dense(), num_synthetic=1)
     model.compile(learning_rate=learning_rate, meta_rate=.1, steps_per_execution=steps_per_execution)
-    history = model.fit(tiny.dataset(steps).repeat(epochs), epochs=epochs, steps_per_epoch=steps, verbose=0,
+    history = model.fit(tiny.dataset(steps).repeat(epochs), epochs=epochs, steps_per_epoch=steps, verbose=0, shuffle=False,
                         validation_data=tiny.dataset(1), callbacks=[mlnt_tf.EmaTeacher(**teacher)]).history
     return model, history
 

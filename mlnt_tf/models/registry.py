@@ -1,0 +1,56 @@
+"""Networks by name."""
+
+import functools
+
+import keras
+
+from mlnt_tf.config import UserError
+from mlnt_tf.models import resnet
+
+BUILDERS = {"cnn": resnet.cnn,
+            **{f"preact_resnet{depth}": functools.partial(resnet.preact_resnet, depth) for depth in (8, 14, 20, 32)}}
+
+
+def build_network(name, *, width, input_shape, num_classes, seed):
+    """The network `name` at the initial weights of `seed`; sets Keras's global seed on the way.
+
+    Args:
+      name: one of BUILDERS.
+      width: channels of the first stage.
+      input_shape: (height, width, channels).
+      num_classes: of the logits.
+      seed: the same seed gives the same weights.
+
+    Returns:
+      a Keras model, float images [batch, height, width, channels] to float32 logits [batch, classes].
+
+    Raises:
+      UserError: no such network.
+    """
+    if name not in BUILDERS:
+        raise UserError(f"--model={name} is not known: choose one of {', '.join(BUILDERS)}.")
+    keras.utils.set_random_seed(seed)
+    return BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
+
+
+def feature_extractor(network, features="penultimate"):
+    """The part of a network that gives the features neighbours are near in.
+
+    Args:
+      network: a functional or sequential model whose last layer gives the logits.
+      features: "penultimate", the input of that layer, or "logits".
+
+    Returns:
+      a Keras model that shares the network's weights: images to [batch, features].
+
+    Raises:
+      ValueError: an unknown kind of features, or a network that is not a graph of layers.
+    """
+    if features == "logits":
+        return network
+    if features != "penultimate":
+        raise ValueError(f"features must be 'penultimate' or 'logits'. Received: features={features!r}")
+    if not isinstance(network, (keras.Sequential, keras.src.models.Functional)):
+        raise ValueError("penultimate features need a functional or sequential model whose last layer gives the "
+                         f"logits; pass features='logits' for others. Received: {type(network).__name__}")
+    return keras.Model(network.inputs, network.layers[-1].input)
