@@ -1,6 +1,7 @@
 """python -m mlnt_tf.train: trains as the flags say, and leaves a SavedModel, tables and logs in --output_dir."""
 
 import json
+import logging as stdlib_logging
 import os
 import pathlib
 import sys
@@ -14,9 +15,7 @@ from mlnt_tf.config import UserError
 
 def main(argv=None):
     """Runs; the exit code: 0 done, 1 a loss that is not finite, 2 a mistake of the user's."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
+    quiet_but_for_progress()
     try:
         mlnt_tf.check_keras_backend()
         config = flags.parse(sys.argv if argv is None else argv)
@@ -36,6 +35,15 @@ def main(argv=None):
     print(report.format_table(results))
     print(where_everything_lies(output_dir))
     return 0
+
+
+def quiet_but_for_progress():
+    """Our lines without a prefix; TensorFlow's own chatter not at all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stdlib_logging.getLogger("tensorflow").setLevel(stdlib_logging.ERROR)
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(stdlib_logging.Formatter("%(message)s"))
+    logging.set_verbosity(logging.INFO)
 
 
 def finished_results(output_dir, config):

@@ -1,0 +1,67 @@
+"""A SavedModel that takes encoded images and needs neither Keras nor this package."""
+
+import pathlib
+import shutil
+
+import keras
+import tensorflow as tf
+
+LUMINANCE = (0.299, 0.587, 0.114)  # sums to 1: a grey image keeps its values
+
+
+def export_saved_model(network, directory, *, normalize, input_shape, class_names):
+    """Writes directory/1, the layout TensorFlow Serving mounts; one that is there is replaced when the new is whole.
+
+    Signatures: "serving_default" takes encoded images (JPEG, PNG, GIF or BMP bytes of any size, string [batch]),
+    "images" uint8 [batch, height, width, channels]; both resize and normalize, and give float32 "probabilities"
+    [batch, classes], int32 "label" [batch] and string "class_name" [batch].
+
+    Args:
+      network: float images [batch, height, width, channels] to logits.
+      directory: parent of the version directory.
+      normalize: function of float images in 0 to 255, [batch, height, width, channels], to the network's input.
+      input_shape: (height, width, channels) of the network's input; 1 or 3 channels.
+      class_names: in the order of the logits.
+
+    Returns:
+      the path written.
+    """
+    height, width, channels = input_shape
+    names = tf.constant([str(name) for name in class_names])
+
+    def resize(images):
+        shape = tf.shape(images)
+        same = tf.reduce_all(shape[-3:-1] == [height, width])
+        return tf.cond(same, lambda: images, lambda: tf.image.resize(images, [height, width]))
+
+    def classify(images):
+        images = tf.ensure_shape(images, [None, height, width, channels])
+        probabilities = tf.nn.softmax(tf.cast(network(normalize(images), training=False), tf.float32))
+        label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return {"probabilities": probabilities, "label": label, "class_name": tf.gather(names, label)}
+
+    def decode(encoded):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image.set_shape([None, None, 3])
+        image = tf.cast(image, tf.float32)
+        if channels == 1:
+            image = tf.reduce_sum(image * LUMINANCE, axis=-1, keepdims=True)
+        return tf.ensure_shape(resize(image), [height, width, channels])
+
+    def serving_default(encoded):
+        return classify(tf.map_fn(decode, encoded, fn_output_signature=tf.float32))
+
+    def images(images):
+        return classify(resize(tf.cast(images, tf.float32)))
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, name="encoded")])
+    archive.add_endpoint("images", images, [tf.TensorSpec([None, None, None, channels], tf.uint8, name="images")])
+    target = pathlib.Path(directory) / "1"
+    scratch = target.with_name("writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    archive.write_out(str(scratch), verbose=False)
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+    return target

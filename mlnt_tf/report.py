@@ -1,0 +1,114 @@
+"""python -m mlnt_tf.report runs/a [runs/b ...]: the table of a run, or mean and spread over several."""
+
+import json
+import pathlib
+import statistics
+import sys
+
+from mlnt_tf.config import UserError
+
+COLUMNS = ("", "best validation", "last validation", "test at best", "test at last", "kept", "clean among kept",
+           "kept of clean", "seconds")
+ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
+
+
+def rows_of(results):
+    """[(name, {column: fraction or number})]: cross entropy, its EMA, then student and teacher of each iteration."""
+    rows = [("cross entropy", results["cross_entropy"]), ("cross entropy, EMA", results["cross_entropy_ema"])]
+    for iteration in results["iterations"]:
+        extra = {key: iteration[key] for key in ("kept", "filter_precision", "filter_recall", "seconds")}
+        extra["kept"] = extra["kept"] / results["train_examples"]
+        rows.append((f"iteration {iteration['iteration']}, student", iteration["student"]))
+        rows.append((f"iteration {iteration['iteration']}, teacher", {**iteration["teacher"], **extra}))
+    return rows
+
+
+def format_table(results):
+    """The table of one run."""
+    lines = [COLUMNS]
+    for name, row in rows_of(results):
+        kept = row.get("kept")
+        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES),
+                      "" if kept is None else f"{round(kept * results['train_examples'])} of {results['train_examples']}",
+                      _percent(row.get("filter_precision")), _percent(row.get("filter_recall")),
+                      f"{row['seconds']:.0f}" if "seconds" in row else ""))
+    noise = results["noise"]
+    return (f"{results['dataset']}, {noise['kind']} noise: {100 * noise['realized_rate']:.1f} % of "
+            f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
+            f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
+            f"{100 * results['test_accuracy']:.1f} %")
+
+
+def summarize(runs):
+    """The same rows as mean +- standard deviation over runs that differ in their seed.
+
+    Raises:
+      UserError: the runs differ in more.
+    """
+    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], len(run["iterations"]))
+             for run in runs}
+    if len(kinds) > 1:
+        raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
+                        + "; name runs of one data set, noise, method and number of iterations.")
+    lines = [COLUMNS]
+    for rows in zip(*(rows_of(run) for run in runs)):
+        column = {key: [row.get(key) for _, row in rows] for key in
+                  (*ACCURACIES, "kept", "filter_precision", "filter_recall")}
+        lines.append((rows[0][0], *(_mean(values) for values in column.values()),
+                      f"{statistics.mean(row['seconds'] for _, row in rows):.0f}" if "seconds" in rows[0][1] else ""))
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return (f"{runs[0]['dataset']}, {runs[0]['noise']['kind']} noise: "
+            f"{_mean([run['noise']['realized_rate'] for run in runs])} % of the training labels wrong; mean ± standard "
+            f"deviation over seeds {seeds}, in %\n\n{_align(lines)}\n\nexported (best by validation): test accuracy "
+            f"{_mean([run['test_accuracy'] for run in runs])} %")
+
+
+def _percent(fraction):
+    return "" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _mean(fractions):
+    if any(fraction is None for fraction in fractions):
+        return ""
+    return f"{100 * statistics.mean(fractions):.1f} ± {100 * statistics.stdev(fractions) if fractions[1:] else 0:.1f}"
+
+
+def _align(lines):
+    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.ljust(width) if not index else cell.rjust(width)
+                               for index, (cell, width) in enumerate(zip(line, widths))) for line in lines)
+
+
+def read(path):
+    """The results of a run, from its directory or its results.json.
+
+    Raises:
+      UserError: not there, or not whole.
+    """
+    path = pathlib.Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    try:
+        results = json.loads(path.read_text())
+        rows_of(results)
+        return results
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name the directory of a finished run.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the results of a run ({error!r}): run the training again.") from error
+
+
+def main(argv=None):
+    paths = (sys.argv if argv is None else argv)[1:]
+    try:
+        if not paths:
+            raise UserError("name one run or more: python -m mlnt_tf.report runs/digits")
+        runs = [read(path) for path in paths]
+        print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
+    except UserError as error:
+        print(f"mlnt_tf: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
