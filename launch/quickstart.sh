@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes an environment and trains on real handwritten digits with 45 % wrong labels; ends with a table and a SavedModel.
-# Needs CPython 3.11 to 3.13 and a package index; no GPU, no data. Flags are handed on: quickstart.sh --seed=1 ...
+# Makes the environment, trains on the digits, ends with a table. Further flags go on: --seed=1, --output_dir=…
+# (paths count from the repository).
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install_environment
-exec python -m mlnt_tf.train --flagfile=configs/digits.flags "$@"
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+prepare_environment
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+exec "$venv/bin/python" -m mlnt_tf.train --flagfile=configs/digits.flags "$@"

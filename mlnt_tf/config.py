@@ -1,6 +1,7 @@
 """Every setting of a run: its name, default, range and meaning. Standard library only."""
 
 import dataclasses
+import math
 import pathlib
 
 
@@ -103,6 +104,8 @@ class Config:
         for field in dataclasses.fields(self):
             _check_limits(field, getattr(self, field.name))
         check_noise_kind(self.noise)
+        if not self.output_dir:
+            raise UserError("--output_dir= is empty: name a directory.")
         if self.method == "mlnt" and self.num_synthetic and self.num_neighbors >= self.batch_size \
                 and self.neighbor_scope == "batch":
             raise UserError(
@@ -133,8 +136,8 @@ def _check_limits(field, value):
         raise UserError(f"--{name}={value} is not known: choose one of {', '.join(limits['choices'])}.")
     low, high = limits["minimum"], limits["maximum"]
     above, below = limits["above"], limits["below"]
-    if isinstance(value, float) and value != value:
-        raise UserError(f"--{name}=nan is not a number: give one.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name}={value} is not a finite number: give one.")
     if low is not None and value < low:
         raise UserError(f"--{name}={value} is too small: it must be at least {low}.")
     if high is not None and value > high:

@@ -1,0 +1,95 @@
+import io
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+import mlnt_tf
+from mlnt_tf.data.pipeline import Normalizer
+
+NAMES = ("cat", "dog", "a bird")
+
+
+def exported(path, channels):
+    network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, channels), num_classes=3, seed=0)
+    mean = np.random.default_rng(0).uniform(size=[8, 8, channels]).astype(np.float32)
+    mlnt_tf.export_saved_model(network, path, normalize=Normalizer(mean), input_shape=(8, 8, channels),
+                               class_names=NAMES)
+    return network, Normalizer(mean), tf.saved_model.load(str(path / "1"))
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def model(request, tmp_path_factory):
+    return request.param, tmp_path_factory.mktemp("model"), *exported(tmp_path_factory.mktemp("other"), request.param)
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def picture(size=(8, 8), mode="RGB"):
+    return PIL.Image.fromarray(np.random.default_rng(1).integers(256, size=[*size[::-1], 3], dtype=np.uint8)).convert(mode)
+
+
+def serve(loaded, *images):
+    return loaded.signatures["serving_default"](tf.constant(images))
+
+
+def test_png_bytes_give_what_the_network_gives(model):
+    channels, _, network, normalize, loaded = model
+    image = picture(mode="L" if channels == 1 else "RGB")
+    pixels = np.asarray(image).reshape(1, 8, 8, channels)
+    expected = tf.nn.softmax(network(normalize(pixels)))
+    answer = serve(loaded, encoded(image))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
+    assert answer["label"][0] == np.argmax(expected)
+    assert answer["class_name"][0].numpy().decode() == NAMES[np.argmax(expected)]
+    for key, value in loaded.signatures["images"](tf.constant(pixels)).items():
+        if key == "probabilities":
+            np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (3, 20), (64, 5)])
+@pytest.mark.parametrize("kind, mode", [("PNG", "RGB"), ("PNG", "L"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("GIF", "P")])
+def test_any_size_and_format(model, size, kind, mode):
+    answer = serve(model[-1], encoded(picture(size, mode), kind), encoded(picture()))
+    assert answer["probabilities"].shape == (2, 3)
+    assert answer["probabilities"].dtype == tf.float32
+    np.testing.assert_allclose(tf.reduce_sum(answer["probabilities"], axis=1), 1, atol=1e-6)
+
+
+def test_arrays_of_any_size(model):
+    channels, loaded = model[0], model[-1]
+    assert loaded.signatures["images"](tf.zeros([2, 30, 11, channels], tf.uint8))["probabilities"].shape == (2, 3)
+
+
+def test_bytes_that_are_no_image_are_refused(model):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve(model[-1], b"no image")
+
+
+def test_a_second_export_replaces_the_first(tmp_path):
+    exported(tmp_path, 1)
+    exported(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_it_loads_where_neither_keras_nor_this_package_is(tmp_path):
+    exported(tmp_path, 1)
+    code = textwrap.dedent(f"""
+        import sys
+        sys.modules["keras"] = sys.modules["mlnt_tf"] = sys.modules["tf_keras"] = None
+        import tensorflow as tf
+        loaded = tf.saved_model.load({str(tmp_path / "1")!r})
+        print(loaded.signatures["images"](tf.zeros([2, 8, 8, 1], tf.uint8))["class_name"].numpy())
+    """)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert any(name in result.stdout for name in NAMES)

@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mlnt_tf
+from mlnt_tf.config import MODELS, UserError
+from mlnt_tf.models import registry
+
+
+def network(name="cnn", *, width=4, shape=(8, 8, 1), seed=0):
+    return mlnt_tf.build_network(name, width=width, input_shape=shape, num_classes=10, seed=seed)
+
+
+def test_preact_resnet32_has_the_papers_parameters():
+    resnet = network("preact_resnet32", width=32, shape=(32, 32, 3))
+    assert sum(int(np.prod(variable.shape)) for variable in resnet.trainable_variables) == 1_861_162
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_name_builds_a_network_that_gives_logits(name):
+    assert network(name)(tf.zeros([2, 8, 8, 1])).shape == (2, 10)
+
+
+def test_registry_and_config_name_the_same_networks():
+    assert tuple(registry.BUILDERS) == MODELS
+
+
+def test_an_unknown_network_is_refused_with_the_choices():
+    with pytest.raises(UserError, match="--model=vgg .*preact_resnet32"):
+        network("vgg")
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, same, other = network(), network(), network(seed=1)
+    np.testing.assert_array_equal(one.get_weights()[0], same.get_weights()[0])
+    assert abs(one.get_weights()[0] - other.get_weights()[0]).max() > 0
+
+
+def test_features_are_what_the_logits_are_made_of():
+    cnn, images = network(), tf.random.stateless_normal([3, 8, 8, 1], [0, 1])
+    features = mlnt_tf.feature_extractor(cnn)(images)
+    kernel, bias = cnn.get_layer("logits").get_weights()
+    np.testing.assert_allclose(features @ kernel + bias, cnn(images), atol=1e-5)
+    np.testing.assert_array_equal(mlnt_tf.feature_extractor(cnn, "logits")(images), cnn(images))
+
+
+class TestFusedBatchNormalization:
+    """Against `keras.layers.BatchNormalization` with the same weights."""
+
+    def pair(self, shape, **kwargs):
+        layers = [kind(momentum=.8, **kwargs) for kind in
+                  (mlnt_tf.FusedBatchNormalization, keras.layers.BatchNormalization)]
+        draws = np.random.default_rng(0)
+        for layer in layers:
+            layer.build((None, *shape[1:]))
+        weights = [draws.uniform(.5, 1.5, size=weight.shape) for weight in layers[0].get_weights()]
+        for layer in layers:
+            layer.set_weights(weights)
+        return *layers, tf.constant(draws.normal(2, 3, size=shape), tf.float32)
+
+    @pytest.mark.parametrize("shape", [(6, 3, 3, 4), (6, 4), (1, 1, 1, 4)])
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("jit_compile", [True, False])
+    def test_same_numbers(self, shape, training, jit_compile):
+        mine, theirs, x = self.pair(shape)
+        run = tf.function(lambda x: mine(x, training=training), jit_compile=jit_compile)
+        np.testing.assert_allclose(run(x), theirs(x, training=training), atol=2e-5)
+        for one, other in zip(mine.get_weights(), theirs.get_weights()):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+    def test_bfloat16(self):
+        mine, theirs, x = self.pair((16, 3, 3, 4), dtype="mixed_bfloat16")
+        outputs = mine(x, training=True)
+        assert outputs.dtype == tf.bfloat16
+        np.testing.assert_allclose(tf.cast(outputs, tf.float32), tf.cast(theirs(x, training=True), tf.float32),
+                                   atol=.03)
+        np.testing.assert_allclose(mine.moving_variance, theirs.moving_variance, rtol=.01)
+
+    def test_frozen_it_uses_moving_statistics(self):
+        mine, theirs, x = self.pair((6, 3, 3, 4))
+        mine.trainable = theirs.trainable = False
+        np.testing.assert_allclose(mine(x, training=True), theirs(x, training=True), atol=2e-5)
+
+    def test_moving_statistics_are_averaged_over_replicas(self):
+        mine, _, _ = self.pair((6, 4))
+        assert {variable.aggregation for variable in mine.non_trainable_variables} == {"mean"}
+
+    def test_second_derivative_against_finite_differences(self):
+        mine, _, x = self.pair((5, 2, 2, 3))
+        direction = tf.random.stateless_normal(x.shape, [3, 4])
+
+        def slope(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(tf.math.softplus(mine(x, training=True)) ** 2)
+            return tf.reduce_sum(tape.gradient(loss, x) * direction)
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = slope(x)
+        exact = float(tf.reduce_sum(tape.gradient(value, x) * direction))
+        step = 1e-2
+        assert exact == pytest.approx(float((slope(x + step * direction) - slope(x - step * direction)) / (2 * step)),
+                                      rel=.01)

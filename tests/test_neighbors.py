@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from mlnt_tf.config import UserError
+from mlnt_tf.meta import neighbors
+
+
+def features(count=200, *, seed=0):
+    return np.random.default_rng(seed).normal(size=[count, 6]).astype(np.float32)
+
+
+def test_exact_search_against_all_distances():
+    points = features()
+    distances = ((points[:, None] - points[None]) ** 2).sum(axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    found = neighbors.find_neighbors(points, num_neighbors=5, backend="exact")
+    np.testing.assert_array_equal(found.indices, distances.argsort(axis=1)[:, :5])
+    assert (found.backend, found.recall, found.indices.dtype) == ("exact", 1.0, np.int32)
+
+
+@pytest.mark.parametrize("backend", ["exact", "scann"])
+def test_a_row_is_never_its_own_neighbour_duplicates_are(backend):
+    points = np.repeat(features(8), 30, axis=0)
+    found = neighbors.find_neighbors(points, num_neighbors=5, backend=backend).indices
+    assert not (found == np.arange(len(points))[:, None]).any()
+    np.testing.assert_array_equal(points[found], np.repeat(points[:, None], 5, axis=1))
+
+
+@pytest.mark.parametrize("brute_force_below, least", [(10**9, 1.0), (0, .9)])
+def test_exact_search_is_the_oracle_of_scann(monkeypatch, brute_force_below, least):
+    monkeypatch.setattr(neighbors, "BRUTE_FORCE_BELOW", brute_force_below)
+    points = features(3000)
+    found = neighbors.find_neighbors(points, num_neighbors=5, backend="scann")
+    oracle = neighbors.find_neighbors(points, num_neighbors=5, backend="exact")
+    assert found.indices.shape == (3000, 5) and found.indices.min() >= 0
+    assert neighbors.recall(found.indices, oracle.indices) >= least
+    assert found.recall == pytest.approx(neighbors.recall(found.indices, oracle.indices), abs=.03)
+
+
+def broken():
+    raise RuntimeError("undefined symbol: _ZN10tensorflow")
+
+
+def test_without_scann_auto_says_so_and_searches_exactly(monkeypatch, caplog):
+    monkeypatch.setattr(neighbors, "load_scann", broken)
+    with caplog.at_level("WARNING", logger="absl"):
+        found = neighbors.find_neighbors(features(), num_neighbors=3)
+    assert found.backend == "exact"
+
+
+def test_scann_asked_for_and_absent_is_refused(monkeypatch):
+    monkeypatch.setattr(neighbors, "load_scann", broken)
+    with pytest.raises(UserError, match="--neighbor_backend=scann"):
+        neighbors.find_neighbors(features(), num_neighbors=3, backend="scann")
+
+
+def test_more_neighbours_than_rows_are_refused():
+    with pytest.raises(UserError, match="--num_neighbors=10"):
+        neighbors.find_neighbors(features(10), num_neighbors=10)
+
+
+def test_a_row_crowded_out_of_its_own_list_drops_the_last():
+    found = np.array([[0, 1, 2], [2, 0, 3]])
+    np.testing.assert_array_equal(neighbors.without_itself(found), [[1, 2], [2, 0]])

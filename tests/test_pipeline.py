@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlnt_tf.config import UserError
+from mlnt_tf.data import pipeline
+from mlnt_tf.data.sources import Split
+
+COUNT = 20
+SPLIT = Split(ids=np.arange(COUNT) + 100, labels=np.arange(COUNT, dtype=np.int32) % 3,
+              images=np.random.default_rng(0).integers(256, size=[COUNT, 8, 8, 1], dtype=np.uint8),
+              records=np.array([f"r{i}" for i in range(COUNT)]))
+GIVEN = ((np.arange(COUNT) + 1) % 3).astype(np.int32)
+PLAIN = pipeline.Normalizer(np.zeros([8, 8, 1], np.float32))
+
+
+def batches(**kwargs):
+    settings = dict(batch_size=4, steps_per_epoch=5, epochs=2, seed=0, augmented=False)
+    return list(pipeline.training_batches(SPLIT, GIVEN, PLAIN, **{**settings, **kwargs}).as_numpy_iterator())
+
+
+def ids(some):
+    return np.concatenate([batch["id"] for batch in some])
+
+
+def test_an_epoch_sees_every_example_once_with_its_own_image_and_label():
+    epoch = batches(epochs=1)
+    assert sorted(ids(epoch)) == list(range(100, 120))
+    for batch in epoch:
+        rows = batch["id"] - 100
+        np.testing.assert_allclose(batch["image"], SPLIT.images[rows] / 255, atol=1e-6)
+        np.testing.assert_array_equal(batch["label"], GIVEN[rows])
+        np.testing.assert_array_equal(batch["true_label"], SPLIT.labels[rows])
+    assert (epoch[0]["id"].dtype, epoch[0]["label"].dtype) == (np.int64, np.int32)
+
+
+def test_epochs_seeds_and_streams_differ_in_order():
+    orders = [ids(batches())[:20], ids(batches())[20:], ids(batches(seed=1))[:20], ids(batches(stream=1))[:20]]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_an_epoch_is_a_pure_function_of_seed_and_number(augmented):
+    whole, late = batches(augmented=augmented), batches(augmented=augmented, first_epoch=1)
+    for one, other in zip(whole[5:], late, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_cardinality_is_known():
+    dataset = pipeline.training_batches(SPLIT, GIVEN, PLAIN, batch_size=4, steps_per_epoch=7, epochs=3, seed=0,
+                                        augmented=False)
+    assert int(dataset.cardinality()) == 21
+
+
+def test_an_epoch_longer_than_the_data_goes_round_again():
+    counts = np.bincount(ids(batches(steps_per_epoch=12, epochs=1)) - 100, minlength=COUNT)
+    assert counts.sum() == 48 and set(counts) == {2, 3}
+
+
+def test_the_filter_is_strict_and_a_small_remainder_is_cycled():
+    probability = np.float32([.3] * 10 + [.31] * 3 + [.1] * 7)
+    kept = ids(batches(probability=probability, threshold=np.float32(.3), epochs=1))
+    assert set(kept) == {110, 111, 112} and len(kept) == 20
+
+
+def test_a_filter_that_keeps_nothing_is_refused():
+    with pytest.raises(UserError, match="--tau=0.5"):
+        batches(probability=np.full(COUNT, .5, np.float32), threshold=.5)
+
+
+def test_neighbours_of_a_table_bring_their_given_labels():
+    table = np.random.default_rng(1).integers(COUNT, size=[COUNT, 3]).astype(np.int32)
+    for batch in batches(neighbors=table):
+        np.testing.assert_array_equal(batch["neighbor_labels"], GIVEN[table[batch["id"] - 100]])
+
+
+def test_neighbours_within_the_batch_against_a_full_comparison():
+    features = np.random.default_rng(2).normal(size=[COUNT, 5]).astype(np.float32)
+    for batch in batches(features=features, num_neighbors=2, batch_size=10, steps_per_epoch=2):
+        rows = batch["id"] - 100
+        distance = ((features[rows][:, None] - features[rows][None]) ** 2).sum(axis=-1)
+        np.fill_diagonal(distance, np.inf)
+        np.testing.assert_array_equal(batch["neighbor_labels"], batch["label"][distance.argsort(axis=1)[:, :2]])
+
+
+def test_a_duplicate_is_a_neighbour_but_a_sample_never_its_own():
+    features = tf.constant([[0.0], [0.0], [5.0]])
+    found = pipeline.batch_neighbor_labels(features, tf.constant([7, 8, 9]), tf.constant([10, 11, 12]), 1)
+    np.testing.assert_array_equal(found[:2, 0], [11, 10])
+
+
+def test_normalizer_subtracts_the_mean_image():
+    normalizer = pipeline.Normalizer.fit(SPLIT.images)
+    np.testing.assert_allclose(normalizer(SPLIT.images).numpy().mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(normalizer.mean_image, SPLIT.images.mean(axis=0) / 255, atol=1e-6)
+
+
+def test_augmentation_is_a_shift_of_the_padded_image_perhaps_flipped():
+    image = SPLIT.images[0].astype(np.float32)
+    padded = np.pad(image, [[4, 4], [4, 4], [0, 0]])
+    possible = {view.tobytes() for top in range(9) for left in range(9)
+                for crop in [padded[top:top + 8, left:left + 8]]
+                for view in (np.ascontiguousarray(crop), np.ascontiguousarray(crop[:, ::-1]))}
+    seen = {pipeline.augment(tf.constant(image), [0, draw]).numpy().tobytes() for draw in range(60)}
+    assert seen <= possible and len(seen) > 30
+
+
+def test_evaluation_keeps_order_and_the_last_small_batch():
+    dataset = pipeline.evaluation_batches(SPLIT, GIVEN, PLAIN, batch_size=8)
+    assert int(dataset.cardinality()) == 3
+    seen = list(dataset.as_numpy_iterator())
+    np.testing.assert_array_equal(ids(seen), SPLIT.ids)
+    np.testing.assert_array_equal(np.concatenate([batch["label"] for batch in seen]), GIVEN)
+
+
+def test_two_streams_stand_side_by_side():
+    one = pipeline.training_batches(SPLIT, GIVEN, PLAIN, batch_size=4, steps_per_epoch=5, epochs=1, seed=0,
+                                    augmented=False)
+    element = next(iter(pipeline.two_streams(one, one)))
+    assert set(element) == {"meta", "classification"}
