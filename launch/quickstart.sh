@@ -4,5 +4,4 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
 exec "$venv/bin/python" -m mlnt_tf.train --flagfile=configs/digits.flags "$@"

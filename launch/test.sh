@@ -3,5 +3,4 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment test
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-exec "$venv/bin/python" -m pytest "$@"
+exec "$venv/bin/python" -m pytest -q "${@:-tests}"

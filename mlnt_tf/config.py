@@ -52,7 +52,8 @@ class Config:
     pretrain_epochs: int = setting(0, "Epochs of the cross-entropy training; 0 means as many as --epochs.", minimum=0)
     steps_per_epoch: int = setting(0, "Steps of an epoch; 0 means one pass over the training examples.", minimum=0)
     batch_size: int = setting(128, "k: examples of a (global) batch.", minimum=1)
-    seed: int = setting(0, "Seeds the weights, the noise, the held-out examples, the order and every draw.", minimum=0)
+    seed: int = setting(0, "Seeds the weights, the noise, the held-out examples, the order and every draw.", minimum=0,
+                        maximum=2**31 - 1)
     # Meta-learning
     num_synthetic: int = setting(10, "M: synthetic label sets of a step; 0 is cross entropy.", minimum=0)
     transfer_ratio: float = setting(0.5, "rho/k: share of the batch whose label is replaced.", minimum=0, maximum=1)

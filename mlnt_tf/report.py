@@ -1,7 +1,4 @@
-"""python -m mlnt_tf.report runs/a runs/b …: the table of one run, or mean ± standard deviation of several.
-
-Reads results.json files and nothing else.
-"""
+"""python -m mlnt_tf.report runs/a [runs/b ...]: the table of a run, or mean and spread over several."""
 
 import json
 import pathlib
@@ -10,138 +7,107 @@ import sys
 
 from mlnt_tf.config import UserError
 
-COLUMNS = ("best val", "test at best", "last val", "test at last", "kept", "precision", "recall", "seconds")
-MEASURES = ("best_validation", "test_at_best", "last_validation", "test_last")
-PRECISION_OF = {"seconds": 0, "kept": 1}  # decimals; everything else is an accuracy in percent, with two
-NOTHING = "-"
+COLUMNS = ("", "best validation", "last validation", "test at best", "test at last", "kept", "clean among kept",
+           "kept of clean", "seconds")
+ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
+
+
+def rows_of(results):
+    """[(name, {column: fraction or number})]: cross entropy, its EMA, then student and teacher of each iteration."""
+    rows = [("cross entropy", results["cross_entropy"]), ("cross entropy, EMA", results["cross_entropy_ema"])]
+    for iteration in results["iterations"]:
+        extra = {key: iteration[key] for key in ("kept", "filter_precision", "filter_recall", "seconds")}
+        extra["kept"] = extra["kept"] / results["train_examples"]
+        rows.append((f"iteration {iteration['iteration']}, student", iteration["student"]))
+        rows.append((f"iteration {iteration['iteration']}, teacher", {**iteration["teacher"], **extra}))
+    return rows
 
 
 def format_table(results):
-    """The table of one run, as text.
-
-    Args:
-      results: the contents of its results.json; accuracies and shares as fractions.
-
-    Returns:
-      rows for cross entropy and for the student and the teacher of every iteration, in percent: accuracy at the best
-      and the last epoch, what the filter kept, the clean share of the kept (precision), the kept share of the clean
-      (recall); at the end the exported network.
-    """
-    total = results["train_examples"]
-    table = []
-    for label, values in _rows(results):
-        cells = [NOTHING if value is None else f"{value:.{PRECISION_OF.get(column, 2)}f}"
-                 for column, value in zip(COLUMNS, values)]
-        if values[4] is not None:
-            cells[4] = f"{round(values[4] * total / 100)} of {total} ({values[4]:.1f} %)"
-        table.append((label, *cells))
-    return "\n".join([
-        f"{_title(results)}, seed {results['seed']}: {total} training examples, "
-        f"{100 * results['noise']['realized_rate']:.1f} % of their labels wrong; accuracies in %",
-        *_align([("", *COLUMNS), *table]),
-        f"exported: {results['exported']}, test accuracy {100 * results['test_accuracy']:.2f} %"])
+    """The table of one run."""
+    lines = [COLUMNS]
+    for name, row in rows_of(results):
+        kept = row.get("kept")
+        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES),
+                      "" if kept is None else f"{round(kept * results['train_examples'])} of {results['train_examples']}",
+                      _percent(row.get("filter_precision")), _percent(row.get("filter_recall")),
+                      f"{row['seconds']:.0f}" if "seconds" in row else ""))
+    noise = results["noise"]
+    return (f"{results['dataset']}, {noise['kind']} noise: {100 * noise['realized_rate']:.1f} % of "
+            f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
+            f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
+            f"{100 * results['test_accuracy']:.1f} %")
 
 
 def summarize(runs):
-    """The rows of `format_table` as mean ± sample standard deviation over runs.
-
-    Args:
-      runs: list of the contents of results.json files, alike but for the seed.
+    """The same rows as mean +- standard deviation over runs that differ in their seed.
 
     Raises:
-      UserError: the runs differ in method, data, noise or size.
+      UserError: the runs differ in more.
     """
-    described = [_title(run) + f", {run['train_examples']} training examples, {len(run['iterations'])} iterations"
-                 for run in runs]
-    for other in described:
-        if other != described[0]:
-            raise UserError(f"these runs cannot be averaged, '{described[0]}' and '{other}': name runs that differ in "
-                            "--seed alone.")
-    table = []
-    for rows in zip(*map(_rows, runs)):
-        columns = zip(*(values for _, values in rows))
-        table.append((rows[0][0], *(_mean(values, PRECISION_OF.get(column, 2))
-                                    for column, values in zip(COLUMNS, columns))))
-    exported = ", ".join(f"{run['exported']} (seed {run['seed']})" for run in runs)
-    return "\n".join([
-        f"{described[0]}: mean ± standard deviation of {len(runs)} runs, in %; seeds "
-        + ", ".join(str(run["seed"]) for run in runs),
-        *_align([("", *COLUMNS), *table]),
-        f"exported: {exported}; test accuracy {_mean([100 * run['test_accuracy'] for run in runs], 2)} %"])
+    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], len(run["iterations"]))
+             for run in runs}
+    if len(kinds) > 1:
+        raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
+                        + "; name runs of one data set, noise, method and number of iterations.")
+    lines = [COLUMNS]
+    for rows in zip(*(rows_of(run) for run in runs)):
+        column = {key: [row.get(key) for _, row in rows] for key in
+                  (*ACCURACIES, "kept", "filter_precision", "filter_recall")}
+        lines.append((rows[0][0], *(_mean(values) for values in column.values()),
+                      f"{statistics.mean(row['seconds'] for _, row in rows):.0f}" if "seconds" in rows[0][1] else ""))
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return (f"{runs[0]['dataset']}, {runs[0]['noise']['kind']} noise: "
+            f"{_mean([run['noise']['realized_rate'] for run in runs])} % of the training labels wrong; mean ± standard "
+            f"deviation over seeds {seeds}, in %\n\n{_align(lines)}\n\nexported (best by validation): test accuracy "
+            f"{_mean([run['test_accuracy'] for run in runs])} %")
 
 
-def load_results(path):
-    """The contents of a results.json, given itself or its run's directory.
+def _percent(fraction):
+    return "" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _mean(fractions):
+    if any(fraction is None for fraction in fractions):
+        return ""
+    return f"{100 * statistics.mean(fractions):.1f} ± {100 * statistics.stdev(fractions) if fractions[1:] else 0:.1f}"
+
+
+def _align(lines):
+    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.ljust(width) if not index else cell.rjust(width)
+                               for index, (cell, width) in enumerate(zip(line, widths))) for line in lines)
+
+
+def read(path):
+    """The results of a run, from its directory or its results.json.
 
     Raises:
-      UserError: it is missing or not one of mlnt_tf.
+      UserError: not there, or not whole.
     """
     path = pathlib.Path(path)
     path = path / "results.json" if path.is_dir() else path
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        format_table(results)  # has everything a table needs
+        results = json.loads(path.read_text())
+        rows_of(results)
+        return results
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name directories of finished runs.")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(f"{path} is not a results.json of mlnt_tf: name directories of finished runs.")
-    return results
+        raise UserError(f"{path} cannot be read ({error.strerror}): name the directory of a finished run.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the results of a run ({error!r}): run the training again.") from error
 
 
 def main(argv=None):
-    """Prints; the exit code: 0, or 2 for a mistake of the user's."""
-    paths = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"}.intersection(paths):
-        print(__doc__.strip())
-        return 0
+    paths = (sys.argv if argv is None else argv)[1:]
     try:
         if not paths:
-            raise UserError("no run named: python -m mlnt_tf.report runs/a runs/b …")
-        runs = [load_results(path) for path in paths]
+            raise UserError("name one run or more: python -m mlnt_tf.report runs/digits")
+        runs = [read(path) for path in paths]
         print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
     except UserError as error:
-        print(f"mlnt_tf.report: {error}", file=sys.stderr)
+        print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _title(results):
-    noise = results["noise"]
-    rate = "" if noise["kind"] == "none" or noise["kind"].startswith("matrix:") else f" {noise['rate']}"
-    return f"{results['method']} on {results['dataset']}, noise {noise['kind']}{rate}"
-
-
-def _rows(results):
-    """[(label, one value a column, None where it has none)]; percent and seconds."""
-    def measures(network):
-        return [100 * network[name] for name in MEASURES]
-
-    rows = [("cross entropy", [*measures(results["cross_entropy"]), *[None] * 4]),
-            ("cross entropy EMA", [*measures(results["cross_entropy_ema"]), *[None] * 4])]
-    for iteration in results["iterations"]:
-        shares = (iteration["kept"] / results["train_examples"], iteration["filter_precision"],
-                  iteration["filter_recall"])
-        shares = [None if share is None else 100 * share for share in shares]
-        label = f"iteration {iteration['iteration']}"
-        rows.append((f"{label} student", [*measures(iteration["student"]), *shares, iteration["seconds"]]))
-        rows.append((f"{label} teacher", [*measures(iteration["teacher"]), *[None] * 4]))
-    return rows
-
-
-def _mean(values, decimals):
-    """mean ± sample standard deviation of the values that are there."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return NOTHING
-    spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{decimals}f}{spread}"
-
-
-def _align(table):
-    """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-            for row in table]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 
+import absl.flags
 from absl import logging
 
 import mlnt_tf
@@ -38,8 +39,9 @@ def main(argv=None):
 
 
 def quiet_but_for_progress():
-    """Our lines without a prefix; TensorFlow's own chatter not at all."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Our lines without a prefix; TensorFlow's own chatter (an error for each missing GPU library) not at all."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl.flags.FLAGS(sys.argv[:1])  # absl's logging waits for it
     stdlib_logging.getLogger("tensorflow").setLevel(stdlib_logging.ERROR)
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(stdlib_logging.Formatter("%(message)s"))

@@ -1,0 +1,183 @@
+"""The command, from flags to files: tiny runs."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlnt_tf import iterate, train
+from mlnt_tf.config import Config
+
+TINY = ["--epochs=2", "--steps_per_epoch=2", "--iterations=2", "--train_examples=200", "--batch_size=32", "--width=2",
+        "--num_synthetic=2", "--tau=0.05", "--precision=float32"]
+
+
+def run(*flags):
+    return train.main(["train", *TINY, *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "tiny"
+    assert run(f"--output_dir={place}") == 0
+    return place
+
+
+def results(place):
+    return json.loads((place / "results.json").read_text())
+
+
+def test_results_hold_what_they_promise(finished):
+    found = results(finished)
+    assert {"method", "dataset", "seed", "noise", "cross_entropy", "cross_entropy_ema", "iterations", "test_accuracy",
+            "versions"} <= set(found)
+    assert found["noise"] == {"kind": "symmetric", "rate": .5, "realized_rate": pytest.approx(.45, abs=.02)}
+    assert [iteration["iteration"] for iteration in found["iterations"]] == [1, 2]
+    for iteration in found["iterations"]:
+        assert {"student", "teacher", "kept", "filter_precision", "filter_recall", "mentor", "seconds"} <= set(iteration)
+        assert {"best_validation", "test_at_best", "test_last"} <= set(iteration["teacher"])
+    assert found["iterations"][0]["kept"] == 200 and found["iterations"][0]["filter_recall"] == 1
+    assert found["versions"]["tensorflow"].startswith("2.20")
+
+
+def test_the_noise_table_is_the_noise(finished):
+    rows = list(csv.DictReader((finished / "noise.csv").open()))
+    assert len(rows) == 200
+    wrong = np.mean([row["original"] != row["given"] for row in rows])
+    assert wrong == pytest.approx(results(finished)["noise"]["realized_rate"])
+    assert rows[0]["record"] == f"digits[{rows[0]['id']}]"
+
+
+def test_suspects_are_sorted_by_the_probability_of_their_label(finished):
+    rows = list(csv.DictReader((finished / "suspects.csv").open()))
+    probabilities = [float(row["probability_of_given"]) for row in rows]
+    assert len(rows) == 200 and probabilities == sorted(probabilities)
+
+
+def test_every_stage_leaves_its_networks_and_logs(finished):
+    for stage in ("cross_entropy", "iteration_1", "iteration_2"):
+        assert {"student_best.keras", "teacher_best.keras", "result.json"} <= {
+            path.name for path in (finished / stage).iterdir()}
+        assert list((finished / stage).rglob("events.out.tfevents.*"))
+    assert np.load(finished / "iteration_1/neighbors.npy").shape == (200, 10)
+    assert np.load(finished / "iteration_2/mentor_probability.npy").shape == (200,)
+
+
+def test_tensorboard_has_losses_rates_and_accuracies(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "iteration_2/train"))
+    events.Reload()
+    assert {f"epoch_{name}" for name in ("loss", "consistency", "learning_rate", "meta_rate", "ema_decay", "lambda",
+                                         "accuracy", "true_accuracy")} <= set(events.Tags()["tensors"])
+
+
+def test_the_exported_network_scores_what_the_results_say(finished):
+    import tensorflow as tf
+
+    examples = iterate.load_examples(Config(train_examples=200, batch_size=32))
+    loaded = tf.saved_model.load(str(finished / "saved_model/1"))
+    answer = loaded.signatures["images"](tf.constant(examples.test.images))
+    assert np.mean(answer["label"] == examples.test.labels) == pytest.approx(results(finished)["test_accuracy"])
+
+
+def test_an_identical_call_prints_the_table_again(finished, capsys):
+    before = (finished / "results.json").stat().st_mtime_ns
+    assert run(f"--output_dir={finished}") == 0
+    assert "exported:" in capsys.readouterr().out
+    assert (finished / "results.json").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_same_place_is_refused(finished, capsys):
+    assert run(f"--output_dir={finished}", "--seed=1") == 2
+    assert "--seed=0 there, --seed=1 here" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
+def test_resume_never_refuses_a_directory_in_use(finished, capsys):
+    assert run(f"--output_dir={finished}", "--resume=never") == 2
+    assert "--resume=never" in capsys.readouterr().err
+
+
+def test_the_stored_flags_repeat_the_run(finished, tmp_path):
+    assert train.main(["train", f"--flagfile={finished}/flags.txt", f"--output_dir={tmp_path / 'again'}"]) == 0
+    again, first = results(tmp_path / "again"), results(finished)
+    for found in (again, first):
+        for iteration in found["iterations"]:
+            del iteration["seconds"]
+    assert again == first
+
+
+def test_an_interrupted_run_goes_on_after_its_last_finished_stage(finished, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(finished, place)
+    for name in ("results.json", "iteration_2/result.json"):
+        (place / name).unlink()
+    kept = (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns
+    assert run(f"--output_dir={place}") == 0
+    assert (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns == kept
+    assert results(place)["test_accuracy"] == results(finished)["test_accuracy"]
+
+
+def test_cross_entropy_alone(tmp_path):
+    assert run("--method=cross_entropy", f"--output_dir={tmp_path / 'run'}") == 0
+    assert results(tmp_path / "run")["iterations"] == []
+
+
+def test_batch_scope_logits_and_full_order(tmp_path):
+    assert run("--neighbor_scope=batch", "--neighbor_features=logits", "--meta_order=full", "--update_mode=joint",
+               "--augment", "--validation_labels=noisy", "--meta_rate_decay=follow", "--teacher_statistics=averaged",
+               "--steps_per_execution=2", f"--output_dir={tmp_path / 'run'}") == 0
+
+
+def test_no_synthetic_labels_keep_mentor_and_filter(tmp_path):
+    assert run("--num_synthetic=0", f"--output_dir={tmp_path / 'run'}") == 0
+    assert len(results(tmp_path / "run")["iterations"]) == 2
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--dataset=mnist"], "--dataset=mnist"), (["--batch_size=1000"], "--batch_size=1000"),
+    (["--train_examples=99999"], "--train_examples=99999"), (["--device=gpu"], "--device=gpu"),
+    (["--num_neighbors=250"], "--num_neighbors=250"), (["--dataset=cifar10", "--data_dir=/nowhere"], "--data_dir")])
+def test_a_mistake_costs_one_line_and_no_directory(tmp_path, capsys, flags, message):
+    assert run(*flags, f"--output_dir={tmp_path / 'run'}") == 2
+    told = capsys.readouterr().err
+    assert message in told and "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_is_no_run_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert run(f"--output_dir={tmp_path}") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_filter_that_keeps_nothing_stops_the_run(tmp_path, capsys):
+    assert run("--tau=0.9999", f"--output_dir={tmp_path / 'run'}") == 2
+    assert "--tau=0.9999" in capsys.readouterr().err
+    assert (tmp_path / "run/iteration_1/result.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    assert run("--learning_rate=1e30", f"--output_dir={tmp_path / 'run'}") == 1
+    told = capsys.readouterr().err
+    assert "loss=nan at step" in told or "loss=inf at step" in told
+    assert told.count("\n") == 1
+
+
+def test_another_keras_backend_is_refused_in_one_line():
+    told = subprocess.run([sys.executable, "-m", "mlnt_tf.train"], capture_output=True, text=True,
+                          env={**os.environ, "KERAS_BACKEND": "jax"}, cwd=pathlib.Path(__file__).parents[1])
+    assert told.returncode == 2
+    assert "KERAS_BACKEND=jax" in told.stderr and told.stderr.count("\n") == 1
+
+
+def test_cifar10_runs_on_real_images(cifar10_dir, tmp_path):
+    assert run("--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=preact_resnet8", "--augment",
+               "--neighbor_scope=batch", "--iterations=1", f"--output_dir={tmp_path / 'run'}") == 0
+    assert results(tmp_path / "run")["dataset"] == "cifar10"
