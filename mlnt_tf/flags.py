@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import pathlib
 import sys
 
@@ -35,7 +36,9 @@ def parse(argv):
         close = difflib.get_close_matches(error.flagname, FIELDS, n=1)
         hint = f"; did you mean --{close[0]}?" if close else "; --help lists the flags."
         raise UserError(f"--{error.flagname} is not a flag{hint}") from error
-    except (flags.Error, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError("--flagfile is no text: name a file of flags, as configs/digits.flags.") from error
+    except (flags.Error, OSError, ValueError) as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists the flags and their values)") from error
     if values.help:
         print(f"python -m mlnt_tf.train [--flagfile=FILE] [--FLAG=VALUE ...]\n\n{_help()}")
@@ -48,7 +51,9 @@ def parse(argv):
                  if argument.lstrip("-").partition("=")[0] == "flagfile"]
         chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else 'digits'}"
     for name in PATHS:
-        chosen[name] = str(pathlib.Path(chosen[name]).expanduser()) if chosen[name] else ""
+        chosen[name] = os.path.expanduser(chosen[name])
+    if chosen["noise"].startswith("matrix:"):
+        chosen["noise"] = f"matrix:{os.path.expanduser(chosen['noise'].removeprefix('matrix:'))}"
     return Config(**chosen)
 
 
@@ -77,7 +82,7 @@ def to_flag_lines(config):
     lines = []
     for name in FIELDS:
         value = getattr(config, name)
-        if name in PATHS and value:
+        if name in PATHS and value and "://" not in value:
             value = pathlib.Path(value).resolve()
         if name == "noise" and value.startswith("matrix:"):
             value = f"matrix:{pathlib.Path(value.removeprefix('matrix:')).resolve()}"

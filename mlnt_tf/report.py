@@ -45,11 +45,11 @@ def summarize(runs):
     Raises:
       UserError: the runs differ in more.
     """
-    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], len(run["iterations"]))
-             for run in runs}
+    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], run["train_examples"],
+              len(run["iterations"])) for run in runs}
     if len(kinds) > 1:
         raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
-                        + "; name runs of one data set, noise, method and number of iterations.")
+                        + "; name runs of one data set, noise, method, size and number of iterations.")
     lines = [COLUMNS]
     for rows in zip(*(rows_of(run) for run in runs)):
         column = {key: [row.get(key) for _, row in rows] for key in

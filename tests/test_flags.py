@@ -44,6 +44,7 @@ def test_the_cifar10_configs_hold_the_papers_settings(name, rate):
 @pytest.mark.parametrize("argument, message", [
     ("--epoch=3", "--epoch is not a flag.*--epochs"), ("--nonsense=1", "--nonsense is not a flag"),
     ("--epochs=many", "epochs=many"), ("--flagfile=nowhere.flags", "nowhere.flags"), ("--download=maybe", "download"),
+    ("--nodownload=1", "nodownload"), (f"--flagfile={sys.executable}", "--flagfile is no text"),
     ("--noise_rate=half", "noise_rate=half"), ("epochs=3", "'epochs=3' is no flag"),
     ("--dataset=mnist", "--dataset=mnist is not known")])
 def test_a_mistake_is_told_in_one_line(argument, message):
@@ -64,6 +65,14 @@ def test_stored_flags_give_the_same_config(tmp_path, monkeypatch):
     assert (again.epochs, again.download, again.tau) == (7, True, .25)
     assert again.data_dir == str(here / "data")
     assert flags.differing(again, stored) == []
+
+
+def test_paths_may_start_at_home_or_lie_in_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_text("1")
+    config = parse("--noise=matrix:~/t.csv", "--data_dir=gs://bucket/data")
+    assert config.noise == f"matrix:{tmp_path}/t.csv"
+    assert "--data_dir=gs://bucket/data" in flags.to_flag_lines(config)
 
 
 def test_differing_names_the_flags_with_an_effect(tmp_path):
