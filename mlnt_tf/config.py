@@ -65,7 +65,7 @@ class Config:
     neighbor_features: str = setting("penultimate", "Features that neighbours are near in.",
                                      choices=("penultimate", "logits"))
     inner_rate: float = setting(0.2, "alpha: step size of the inner gradient step.", minimum=0)
-    meta_rate: float = setting(0.4, "eta: meta learning rate after its ramp.", minimum=0)
+    meta_rate: float = setting(1.6, "eta: meta learning rate after its ramp.", minimum=0)
     meta_ramp: str = setting("exp", "Shape of the ramp of eta, in iteration 1 alone.", choices=("exp", "linear", "none"))
     meta_ramp_epochs: float = setting(-1.0, "Length of the ramps of eta and gamma; -1 means a sixth of --epochs.",
                                       minimum=-1)
