@@ -6,9 +6,7 @@ import time
 import keras
 from absl import logging
 
-
-class NonFiniteLoss(ArithmeticError):
-    """A loss that is nan or infinite: the message names the step and the loss."""
+from mlnt_tf.config import NonFiniteLoss
 
 
 class SaveBest(keras.callbacks.ModelCheckpoint):

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """A mistake the user can mend: one line that names the flag or file, the value and the fix."""
 
 
+class NonFiniteLoss(ArithmeticError):
+    """A loss that is nan or infinite: the message names the step and the loss."""
+
+
 def setting(default, help, *, choices=None, above=None, minimum=None, maximum=None, below=None):
     """A field of `Config`: the flag of the same name takes its default, range and help from here."""
     limits = dict(choices=choices, above=above, minimum=minimum, maximum=maximum, below=below)
@@ -55,7 +59,7 @@ class Config:
     seed: int = setting(0, "Seeds the weights, the noise, the held-out examples, the order and every draw.", minimum=0,
                         maximum=2**31 - 1)
     # Meta-learning
-    num_synthetic: int = setting(10, "M: synthetic label sets of a step; 0 is cross entropy.", minimum=0)
+    num_synthetic: int = setting(10, "M: synthetic label sets of a step; 0 is cross entropy.", minimum=0, maximum=10_000)
     transfer_ratio: float = setting(0.5, "rho/k: share of the batch whose label is replaced.", minimum=0, maximum=1)
     num_neighbors: int = setting(10, "Nearest neighbours a label is drawn from.", minimum=1)
     neighbor_scope: str = setting("dataset", "Neighbours within the whole training set or within the batch (paper).",

@@ -9,6 +9,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from mlnt_tf import callbacks, export, mentor as mentoring, schedules
@@ -52,6 +53,11 @@ def load_examples(config):
     matrix = noise.transition_matrix(
         config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
         symmetric_includes_true=config.symmetric_includes_true)
+    if config.neighbor_scope == "dataset":
+        neighboring.usable_scann(config.neighbor_backend)  # told now, not after the first training
+    noisy = np.empty(source.train.ids.max() + 1, np.int32)  # by id: what is held out or cut off changes no label
+    noisy[source.train.ids] = noise.corrupt(source.train.labels, source.train.ids, matrix, seed=config.seed,
+                                            sampling=config.noise_sampling)
     train, validation = sources.hold_out(source.train, fraction=config.validation_fraction, seed=config.seed)
     train = sources.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
@@ -59,17 +65,17 @@ def load_examples(config):
     if config.num_neighbors >= len(train):
         raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
                         "lower it.")
-
-    def corrupt(split):
-        return noise.corrupt(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling)
-
-    given = corrupt(train)
+    steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
+    if steps_per_epoch % config.steps_per_execution:
+        raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
+                        "of an epoch: change it or --steps_per_epoch.")
+    given = noisy[train.ids]
     examples = Examples(
         train=train, given=given, validation=validation,
-        validation_given=corrupt(validation) if config.validation_labels == "noisy" else validation.labels,
+        validation_given=noisy[validation.ids] if config.validation_labels == "noisy" else validation.labels,
         test=source.test, class_names=source.class_names, normalizer=pipeline.Normalizer.fit(train.images),
         realized_rate=noise.realized_rate(train.labels, given),
-        steps_per_epoch=config.steps_per_epoch or len(train) // config.batch_size)
+        steps_per_epoch=steps_per_epoch)
     logging.info("%s: %d training examples, %.1f %% of their labels wrong (--noise=%s); %d validation (%s labels), "
                  "%d test", config.dataset, len(train), 100 * examples.realized_rate, config.noise, len(validation),
                  config.validation_labels, len(source.test))
@@ -98,13 +104,18 @@ def run(config, *, jit_compile, examples, output_dir, versions):
     network, _, exported = best
     export.export_saved_model(network, output_dir / "saved_model", normalize=examples.normalizer,
                               input_shape=examples.train.images.shape[1:], class_names=examples.class_names)
-    write_suspects(output_dir / "suspects.csv", network, examples, config)
+    probabilities = mentoring.predict(network, examples.batches(examples.train, config))
+    write_suspects(output_dir / "suspects.csv", probabilities, examples)
     results = {
         "method": config.method, "dataset": config.dataset, "seed": config.seed,
-        "noise": {"kind": config.noise, "rate": config.noise_rate, "realized_rate": examples.realized_rate},
+        "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise.endswith("symmetric") else None,
+                  "realized_rate": examples.realized_rate},
         "train_examples": len(examples.train),
         "cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"], "iterations": iterations,
         "exported": exported,
+        "exported_filter": mentoring.count_filter(
+            mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.given,
+            examples.train.labels),
         "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
         "versions": versions}
     write_json(output_dir / "results.json", results)
@@ -180,10 +191,11 @@ class Stage:
 def train_cross_entropy(stage):
     """The baseline, which also gives the features of the first neighbours."""
     config, epochs = stage.config, stage.config.baseline_epochs
-    model = CrossEntropy(stage.new_network())
-    model.compile(learning_rate=stage.learning_rate(epochs), momentum=config.momentum,
-                  weight_decay=config.weight_decay, jit_compile=stage.jit_compile,
-                  steps_per_execution=config.steps_per_execution)
+    with tf.distribute.get_strategy().scope():
+        model = CrossEntropy(stage.new_network())
+        model.compile(learning_rate=stage.learning_rate(epochs), momentum=config.momentum,
+                      weight_decay=config.weight_decay, jit_compile=stage.jit_compile,
+                      steps_per_execution=config.steps_per_execution)
     return stage.finish(stage.fit(model, stage.batches(epochs), epochs))
 
 
@@ -196,7 +208,7 @@ def train_iteration(stage, iteration, mentor):
     near, result["neighbors"] = neighborhood(stage, mentor, unaugmented) if config.num_synthetic else ({}, None)
     probability = None
     if iteration > 1:
-        probability = mentoring.predict(mentor, unaugmented)[np.arange(len(examples.given)), examples.given]
+        probability = probability_of_given(mentoring.predict(mentor, unaugmented), examples)
         np.save(stage.directory / "mentor_probability.npy", probability)
     kept = np.ones(len(examples.train), bool) if probability is None else mentoring.trusted(probability, config.tau)
     result.update(mentoring.describe_filter(kept, examples.given, examples.train.labels, examples.class_names,
@@ -208,13 +220,16 @@ def train_iteration(stage, iteration, mentor):
         batches = pipeline.two_streams(batches, stage.batches(
             config.epochs, probability=probability, threshold=config.tau, stream=1))
     steps = config.epochs * examples.steps_per_epoch
-    model = MLNT(stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
-                 inner_rate=config.inner_rate, meta_order=config.meta_order, update_mode=config.update_mode,
-                 mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
-                 seed=config.seed)
-    model.compile(learning_rate=stage.learning_rate(config.epochs), meta_rate=meta_rate(stage, iteration),
-                  momentum=config.momentum, weight_decay=config.weight_decay, meta_momentum=config.meta_momentum,
-                  jit_compile=stage.jit_compile, steps_per_execution=config.steps_per_execution)
+    with tf.distribute.get_strategy().scope():
+        model = MLNT(
+            stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
+            inner_rate=config.inner_rate, meta_order=config.meta_order, update_mode=config.update_mode,
+            mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
+            seed=config.seed)
+        model.compile(
+            learning_rate=stage.learning_rate(config.epochs), meta_rate=meta_rate(stage, iteration),
+            momentum=config.momentum, weight_decay=config.weight_decay, meta_momentum=config.meta_momentum,
+            jit_compile=stage.jit_compile, steps_per_execution=config.steps_per_execution)
     result.update(stage.fit(model, batches, config.epochs))
     student, teacher = (result[role]["best_validation"] for role in ROLES)
     result["mentor"] = "student" if student > teacher else "teacher"
@@ -251,12 +266,15 @@ def write_noise_table(path, examples):
     write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
 
 
-def write_suspects(path, network, examples, config):
+def probability_of_given(probabilities, examples):
+    """What predictions [n, classes] say of the given labels: float32 [n]."""
+    return probabilities[np.arange(len(examples.given)), examples.given]
+
+
+def write_suspects(path, probabilities, examples):
     """suspects.csv: the training examples, those whose given label the exported network believes least first."""
-    train, given = examples.train, examples.given
-    probabilities = mentoring.predict(network, examples.batches(train, config))
-    of_given = probabilities[np.arange(len(given)), given]
-    names, predicted = examples.class_names, probabilities.argmax(axis=1)
+    train, given, names = examples.train, examples.given, examples.class_names
+    of_given, predicted = probability_of_given(probabilities, examples), probabilities.argmax(axis=1)
     write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
               ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
                for row in np.argsort(of_given, kind="stable")))

@@ -31,28 +31,33 @@ def trusted(probability_of_given, tau):
 
 
 def describe_filter(kept, given, true, class_names, tau):
-    """Counts the filter's work, warning of each class it leaves empty.
+    """Checks and counts the filter's work, warning of each class it leaves empty.
 
     Args:
       kept: bool [n].
       given, true: int32 [n].
-      class_names: for the warning.
+      class_names, tau: for the warning.
 
     Returns:
-      {"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
+      as `count_filter`.
 
     Raises:
       UserError: nothing is kept.
     """
-    count = int(kept.sum())
-    if not count:
-        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau.")
+    if not kept.any():
+        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau, and name another --output_dir.")
     per_class = np.bincount(given[kept], minlength=len(class_names))
     empty = [f"{name} (0 of {int((given == index).sum())})"
              for index, name in enumerate(class_names) if not per_class[index]]
     if empty:
         logging.warning("--tau=%s leaves no example of %s; counts kept per class: %s. Lower --tau to keep them.",
                         tau, ", ".join(empty), per_class.tolist())
+    return count_filter(kept, given, true)
+
+
+def count_filter(kept, given, true):
+    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}; a share
+    of nothing is None. All bool or int32 [n]."""
     clean = given == true
-    return {"kept": count, "filter_precision": float(clean[kept].mean()),
+    return {"kept": int(kept.sum()), "filter_precision": float(clean[kept].mean()) if kept.any() else None,
             "filter_recall": float(kept[clean].mean()) if clean.any() else None}

@@ -32,11 +32,12 @@ def format_table(results):
                       "" if kept is None else f"{round(kept * results['train_examples'])} of {results['train_examples']}",
                       _percent(row.get("filter_precision")), _percent(row.get("filter_recall")),
                       f"{row['seconds']:.0f}" if "seconds" in row else ""))
-    noise = results["noise"]
+    noise, filtered = results["noise"], results["exported_filter"]
     return (f"{results['dataset']}, {noise['kind']} noise: {100 * noise['realized_rate']:.1f} % of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
             f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
-            f"{100 * results['test_accuracy']:.1f} %")
+            f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
+            f"training labels, {_percent(filtered['filter_precision'])} % of them right")
 
 
 def summarize(runs):

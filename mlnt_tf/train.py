@@ -11,7 +11,7 @@ from absl import logging
 
 import mlnt_tf
 from mlnt_tf import flags, report
-from mlnt_tf.config import UserError
+from mlnt_tf.config import NonFiniteLoss, UserError
 
 
 def main(argv=None):
@@ -26,7 +26,7 @@ def main(argv=None):
             results = train(config, output_dir)
         else:
             print(f"{output_dir} holds this very run, finished: nothing to train.")
-    except (UserError, ArithmeticError) as error:
+    except (UserError, NonFiniteLoss) as error:
         print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def train(config, output_dir):
     Raises:
       UserError, NonFiniteLoss
     """
-    from mlnt_tf import callbacks, iterate, runtime  # TensorFlow loads here, after the flags are known to be right
+    from mlnt_tf import iterate, runtime  # TensorFlow loads here, after the flags are known to be right
 
     jit_compile = runtime.prepare(config)
     examples = iterate.load_examples(config)
@@ -89,9 +89,9 @@ def train(config, output_dir):
     try:
         return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
                            versions=runtime.versions())
-    except callbacks.NonFiniteLoss as error:
-        raise callbacks.NonFiniteLoss(
-            f"{error}: the run stopped; the best networks so far lie in {output_dir}. "
+    except NonFiniteLoss as error:
+        raise NonFiniteLoss(
+            f"{error}: the run stopped; what was saved before it lies in {output_dir}. "
             "Lower --learning_rate, --meta_rate or --inner_rate, and name another --output_dir.")
 
 

@@ -29,6 +29,11 @@ def test_a_filter_that_keeps_nothing_is_refused():
         mentor.describe_filter(np.zeros(5, bool), GIVEN, TRUE, "abc", .9)
 
 
+def test_a_share_of_nothing_is_none():
+    nothing = np.zeros(5, bool)
+    assert mentor.count_filter(nothing, GIVEN, TRUE) == {"kept": 0, "filter_precision": None, "filter_recall": 0.0}
+
+
 def test_a_class_left_empty_is_warned_of_with_counts(monkeypatch):
     told = []
     monkeypatch.setattr(mentor.logging, "warning", lambda text, *values: told.append(text % values))

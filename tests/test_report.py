@@ -10,6 +10,7 @@ ROW = {"best_validation": .8, "last_validation": .7, "test_at_best": .75, "test_
 RESULTS = {
     "method": "mlnt", "dataset": "digits", "seed": 0, "train_examples": 200, "test_accuracy": .95,
     "noise": {"kind": "symmetric", "rate": .5, "realized_rate": .45}, "exported": "iteration 1 teacher",
+    "exported_filter": {"kept": 90, "filter_precision": .985, "filter_recall": .8},
     "cross_entropy": ROW, "cross_entropy_ema": {**ROW, "test_at_best": .9},
     "iterations": [{"iteration": 1, "student": ROW, "teacher": ROW, "kept": 150, "filter_precision": .99,
                     "filter_recall": .5, "mentor": "teacher", "seconds": 12.3}]}
@@ -25,6 +26,7 @@ def test_the_table_of_a_run(tmp_path, capsys):
     assert report.main(["report", written(tmp_path / "a")]) == 0
     shown = capsys.readouterr().out
     assert "150 of 200" in shown and "99.0" in shown and "45.0 % of 200 training labels wrong" in shown
+    assert "it would keep 90 of 200 training labels, 98.5 % of them right" in shown
     assert "exported: iteration 1 teacher" in shown and "95.0 %" in shown
     assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith(("cross", "iter"))] == [
         "cross entropy", "cross entropy, EMA", "iteration 1, student", "iteration 1, teacher"]

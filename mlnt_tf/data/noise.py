@@ -58,8 +58,8 @@ def read_matrix(path, num_classes):
             matrix = np.array(rows)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"{flag} cannot be read ({error}): write rows of numbers in a .csv, .txt or .npy file.") \
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise UserError(f"{flag} cannot be read ({' '.join(str(error).split())}): write rows of numbers in a .csv, .txt or .npy file.") \
             from error
     if matrix.shape != (num_classes, num_classes):
         raise UserError(f"{flag} has shape {matrix.shape}: it must be square, {num_classes} by {num_classes} for the "
@@ -92,7 +92,8 @@ def corrupt(labels, ids, matrix, *, seed, sampling):
       matrix: float64 [classes, classes], p(given | true).
       seed: of the draws.
       sampling: "bernoulli" draws each label on its own; "exact" splits each class in the row's proportions (largest
-        remainder), so that the share of wrong labels is what the matrix says; it hangs on which ids there are too.
+        remainder), so that the share of wrong labels is what the matrix says: give it all the examples there are,
+        since an id's rank among them counts.
 
     Returns:
       int32 [n].

@@ -30,6 +30,25 @@ def load_scann():
     return scann_ops_pybind
 
 
+def usable_scann(backend):
+    """ScaNN's builder module, or None where exact search takes its place.
+
+    Raises:
+      UserError: ScaNN is asked for and does not load.
+    """
+    if backend == "exact":
+        return None
+    try:
+        return load_scann()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if backend == "scann":
+            raise UserError(f"--neighbor_backend=scann: ScaNN does not load here ({reason}); install the version "
+                            "built for this TensorFlow, or take --neighbor_backend=exact.") from error
+        logging.warning("ScaNN does not load here (%s): exact search takes its place.", reason)
+        return None
+
+
 def find_neighbors(features, *, num_neighbors=10, backend="auto"):
     """The nearest other rows of each row.
 
@@ -48,16 +67,7 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto"):
     if num_neighbors >= len(features):
         raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
                         "lower it.")
-    scann = None
-    if backend != "exact":
-        try:
-            scann = load_scann()
-        except Exception as error:
-            reason = str(error).splitlines()[0][:120]
-            if backend == "scann":
-                raise UserError(f"--neighbor_backend=scann: ScaNN does not load here ({reason}); install the version "
-                                "built for this TensorFlow, or take --neighbor_backend=exact.") from error
-            logging.warning("ScaNN does not load here (%s): exact search takes its place.", reason)
+    scann = usable_scann(backend)
     if scann is None:
         return NeighborTable(exact_neighbors(features, np.arange(len(features)), num_neighbors), "exact", 1.0)
     table = scann_neighbors(scann, features, num_neighbors)

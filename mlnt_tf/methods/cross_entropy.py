@@ -24,8 +24,17 @@ class CrossEntropy(keras.Model):
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
+        if not network.built:
+            raise ValueError("the network must be built: give it a keras.Input, or call it once. Received: "
+                             f"{network.name!r} without weights")
         self.student = network
-        self.teacher = keras.models.clone_model(network)
+        try:
+            self.teacher = keras.models.clone_model(network)
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError("the teacher is a clone of the network, which must be functional, sequential or have a "
+                             f"get_config. Received: {type(network).__name__}") from error
+        if not self.teacher.built:
+            self.teacher.build(network.input_shape)
         # trainable stays on: Keras's batch norm would use moving statistics in a frozen network.
         self.teacher.set_weights(network.get_weights())
         scalar = dict(shape=(), trainable=False, aggregation="only_first_replica")

@@ -1,5 +1,6 @@
 """MLNT: before each classification update, a meta update that keeps the network noise-tolerant (paper algorithm 1)."""
 
+import keras
 import tensorflow as tf
 
 from mlnt_tf import losses, schedules
@@ -7,7 +8,8 @@ from mlnt_tf.meta import objective, synthetic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.optimizer import CoupledSGD
 
-SECOND_ORDER_BROKEN = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
+SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
+                       keras.layers.GroupNormalization)
 
 
 class MLNT(CrossEntropy):
@@ -21,7 +23,7 @@ class MLNT(CrossEntropy):
       meta_order: "first" takes the inner gradient as a constant, "full" differentiates through it.
       update_mode: "sequential" takes the classification gradient at the weights after the meta update (the paper),
         "joint" takes both at the same weights (the released code).
-      mentor: a network, frozen from here on, whose predictions are merged into the teacher's (eq. 12), or None.
+      mentor: a network, left as it is, whose predictions are merged into the teacher's (eq. 12), or None.
       teacher_weight: lambda, the teacher's share of the merged target: a number or a Keras schedule of the step.
       seed: of the synthetic labels, which are a pure function of (seed, step, m).
 
@@ -30,7 +32,7 @@ class MLNT(CrossEntropy):
     updates from two streams (section 3.3: the meta loss samples all the data, the other the filtered ones).
 
     Raises:
-      ValueError: an argument out of its range, or `meta_order="full"` with a Keras normalization layer whose second
+      ValueError: an argument out of its range, a network that is not built or cannot be cloned, or `meta_order="full"` with a Keras normalization layer whose second
         derivative is wrong.
     """
 
@@ -43,14 +45,15 @@ class MLNT(CrossEntropy):
             raise ValueError(f"meta_order must be 'first' or 'full'. Received: meta_order={meta_order!r}")
         if update_mode not in ("sequential", "joint"):
             raise ValueError(f"update_mode must be 'sequential' or 'joint'. Received: update_mode={update_mode!r}")
+        if mentor is network:
+            raise ValueError("the mentor must be a network of its own. Received: the network that is trained")
         if meta_order == "full" and num_synthetic:
             _refuse_broken_second_order(network)
         super().__init__(network, **kwargs)
         self.num_synthetic, self.transfer_ratio, self.inner_rate = num_synthetic, transfer_ratio, inner_rate
         self.meta_order, self.update_mode, self.seed = meta_order, update_mode, seed
         self.teacher_weight, self.mentor = teacher_weight, mentor
-        if mentor is not None:
-            mentor.trainable = False
+        self.consistency_metric = keras.metrics.Mean(name="consistency")
 
     def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0, meta_momentum=0.0, **kwargs):
         """Sets both updates.
@@ -79,18 +82,22 @@ class MLNT(CrossEntropy):
         if self.update_mode == "sequential":
             self.meta_optimizer.apply(meta_gradients, theta)
         gradients, logits, loss = self.classification_gradients(classification)
-        if self.update_mode == "joint":
-            self.meta_optimizer.apply(meta_gradients, theta)
         self.optimizer.apply(gradients, theta)
+        if self.update_mode == "joint":  # last, so that the weight decay is that of the old weights too
+            self.meta_optimizer.apply(meta_gradients, theta)
         self.update_teacher(meta["image"], rates["ema_decay"])
+        self.consistency_metric.update_state(consistency)
         logs = self.track(classification, logits, loss, consistency)
-        return {**logs, "consistency": consistency, **rates}
+        return {**logs, "consistency": self.consistency_metric.result(), **rates}
 
     def meta_gradients(self, batch):
         """The meta gradient at the student's weights, and the consistency loss (eq. 6, 8): (gradients, scalar)."""
         step = self.step
         images, labels, neighbor_labels = batch["image"], batch["label"], batch["neighbor_labels"]
-        count = synthetic.transfer_count(images.shape[0] or neighbor_labels.shape[0], self.transfer_ratio)
+        if labels.shape[0] is None:
+            raise ValueError("the batches must have a fixed size, as by batch(…, drop_remainder=True): rho is a share "
+                             f"of it. Received: labels of shape {labels.shape}")
+        count = synthetic.transfer_count(labels.shape[0], self.transfer_ratio)
         fixed = [variable.value for variable in self.student.non_trainable_variables]
 
         def forward(weights, images):  # batch statistics are used; what they would write is dropped
@@ -127,8 +134,8 @@ class MLNT(CrossEntropy):
 
 def _refuse_broken_second_order(network):
     for layer in network._flatten_layers(include_self=False, recursive=True):
-        if type(layer).__name__ in SECOND_ORDER_BROKEN and type(layer).__module__.startswith("keras."):
+        if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
             raise ValueError(
-                f"meta_order='full' needs second derivatives, which {type(layer).__name__} of Keras gets wrong (it "
-                "stops the gradient of the mean): use mlnt_tf.FusedBatchNormalization in its place, or "
+                f"meta_order='full' needs second derivatives, which Keras's {type(layer).__name__} gets wrong (it "
+                "stops the gradient of the mean): use mlnt_tf.FusedBatchNormalization, channels last, or "
                 f"meta_order='first'. Received: layer {layer.name!r}")

@@ -18,9 +18,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             kwargs.setdefault("aggregation", "mean")
         return super().add_weight(*args, trainable=trainable, **kwargs)
 
+    @property
+    def fused(self):
+        """Whether the built layer's inputs are such that it takes the fused kernel; masks aside."""
+        return self.built and self.input_spec.ndim in (2, 4) and self.axis in (-1, self.input_spec.ndim - 1) \
+            and self.compute_dtype != "float64"
+
     def call(self, inputs, training=None, mask=None):
         rank = len(inputs.shape)
-        if rank not in (2, 4) or self.axis not in (-1, rank - 1) or mask is not None or self.compute_dtype == "float64":
+        if not self.fused or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
         images = tf.cast(inputs, self.compute_dtype)
