@@ -36,6 +36,19 @@ def test_one_step_by_hand(monkeypatch, kwargs, expected):
     assert one_weight_step(monkeypatch, **kwargs)[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_joint_weight_decay_is_that_of_the_old_weights():
+    """Both updates are functions of the same weights, so without momentum their steps add up."""
+    def moved(**kwargs):
+        settings = dict(learning_rate=.2, meta_rate=.4, momentum=0.0, weight_decay=.5) | kwargs
+        model = compiled(tiny.dense(), fit=settings, update_mode="joint")
+        before = tiny.weights(model.student)
+        model.train_step(tiny.batch())
+        return [after - start for after, start in zip(tiny.weights(model.student), before)]
+
+    for both, meta, classification in zip(moved(), moved(learning_rate=0.0), moved(meta_rate=0.0)):
+        np.testing.assert_allclose(both, meta + classification, atol=1e-6)
+
+
 def test_teacher_moves_after_the_step(monkeypatch):
     assert one_weight_step(monkeypatch)[1] == pytest.approx(.996192, abs=1e-6)
 
@@ -160,6 +173,28 @@ def test_mixed_bfloat16_keeps_weights_and_logits_in_float32():
 def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         mlnt_tf.MLNT(tiny.dense(), **kwargs)
+
+
+def test_networks_that_cannot_serve_are_refused():
+    network = tiny.dense()
+    with pytest.raises(ValueError, match="a network of its own"):
+        mlnt_tf.MLNT(network, mentor=network)
+    with pytest.raises(ValueError, match="must be built"):
+        mlnt_tf.MLNT(keras.Sequential([keras.layers.Dense(3)]))
+
+
+def test_batches_of_unknown_size_are_refused():
+    model = compiled(tiny.dense(), run_eagerly=False)
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        model.fit(tiny.dataset(2).unbatch().batch(8), verbose=0)
+
+
+def test_full_order_refuses_a_fused_layer_that_falls_back():
+    images = keras.Input([4, 4])
+    normalized = mlnt_tf.FusedBatchNormalization()(images)
+    network = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(normalized)))
+    with pytest.raises(ValueError, match="channels last"):
+        mlnt_tf.MLNT(network, meta_order="full")
 
 
 @pytest.mark.parametrize("layer", [keras.layers.BatchNormalization, keras.layers.LayerNormalization])

@@ -96,6 +96,34 @@ def test_a_bad_matrix_is_refused_in_one_line(tmp_path, text, message):
     assert "--noise=matrix:" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"no array"])
+def test_a_broken_npy_file_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(UserError, match="--noise=matrix:.*cannot be read") as caught:
+        noise.transition_matrix(f"matrix:{tmp_path / 't.npy'}", .5, 2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("array", [np.eye(2) * (1 + .5j), np.zeros([2, 2], [("a", "f4")]), np.array([["a", "b"]] * 2)])
+def test_an_npy_file_of_no_real_numbers_is_refused(tmp_path, array):
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(UserError, match="cannot be read"):
+        noise.transition_matrix(f"matrix:{tmp_path / 't.npy'}", .5, 2)
+
+
+def test_rows_within_the_tolerance_are_made_to_sum_to_one(tmp_path):
+    (tmp_path / "t.txt").write_text("0.5 0.5000009\n0 1\n")
+    matrix = noise.transition_matrix(f"matrix:{tmp_path / 't.txt'}", .5, 2)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-15)
+    assert noise.apportion(matrix[0], 4_000_000).sum() == 4_000_000
+
+
+def test_the_uniform_of_an_id_hangs_on_seed_salt_and_id_alone():
+    draws = noise.uniform(IDS, seed=3, salt=5)
+    np.testing.assert_array_equal(noise.uniform([17, 4], seed=3, salt=5), draws[[17, 4]])
+    assert (draws != noise.uniform(IDS, seed=3, salt=6)).all() and (0 <= draws).all() and (draws < 1).all()
+
+
 @pytest.mark.parametrize("shares, count, expected", [
     ([.5, .5], 3, [2, 1]), ([.55, .45 / 2, .45 / 2], 100, [55, 23, 22]), ([1.0, 0.0], 7, [7, 0])])
 def test_apportion_gives_the_rest_to_the_largest_remainders(shares, count, expected):

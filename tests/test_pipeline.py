@@ -69,6 +69,16 @@ def test_a_filter_that_keeps_nothing_is_refused():
         batches(probability=np.full(COUNT, .5, np.float32), threshold=.5)
 
 
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_probability_of_exactly_tau_is_dropped_or_kept_but_never_hangs(kind):
+    probability = np.float32([.3] * COUNT)  # the float32 nearest .3 lies above the float64
+    if probability[0] > kind(.3):
+        assert len(ids(batches(probability=probability, threshold=kind(.3), epochs=1))) == 20
+    else:
+        with pytest.raises(UserError, match="--tau=0.3"):
+            batches(probability=probability, threshold=kind(.3))
+
+
 def test_neighbours_of_a_table_bring_their_given_labels():
     table = np.random.default_rng(1).integers(COUNT, size=[COUNT, 3]).astype(np.int32)
     for batch in batches(neighbors=table):
@@ -88,6 +98,14 @@ def test_a_duplicate_is_a_neighbour_but_a_sample_never_its_own():
     features = tf.constant([[0.0], [0.0], [5.0]])
     found = pipeline.batch_neighbor_labels(features, tf.constant([7, 8, 9]), tf.constant([10, 11, 12]), 1)
     np.testing.assert_array_equal(found[:2, 0], [11, 10])
+
+
+def test_neighbours_far_from_the_origin_are_exact():
+    features = (np.random.default_rng(3).normal(size=[64, 16]) + 1000).astype(np.float32)
+    distance = ((features[:, None].astype(np.float64) - features[None]) ** 2).sum(axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    found = pipeline.batch_neighbor_labels(tf.constant(features), tf.range(64), tf.range(64), 5)
+    np.testing.assert_array_equal(found, distance.argsort(axis=1)[:, :5])
 
 
 def test_normalizer_subtracts_the_mean_image():

@@ -52,13 +52,23 @@ def test_cifar10_is_whole(cifar10_dir):
     assert source.class_names[:2] == ("airplane", "automobile") and source.class_names[9] == "truck"
     np.testing.assert_array_equal(np.bincount(source.train.labels), 5000)
     np.testing.assert_array_equal(source.train.ids, np.arange(50_000))
-    assert len(set(source.train.records)) == 50_000
+    assert len(set(source.train.records)) == 50_000 and not set(source.train.records) & set(source.test.records)
 
 
 def test_missing_data_are_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="lacks CIFAR-10.*--download") as caught:
         sources.load_source(Config(dataset="cifar10", data_dir=str(tmp_path / "nowhere")))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_broken_metadata_are_told_in_one_line_with_the_fix(tmp_path):
+    folder = tmp_path / "cifar10" / "3.0.2"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{no json")
+    (folder / "features.json").write_text("{no json")
+    with pytest.raises(UserError, match="--data_dir") as caught:
+        sources.load_source(Config(dataset="cifar10", data_dir=str(tmp_path)))
+    assert "\n" not in str(caught.value)
 
 
 def test_broken_data_are_told_in_one_line(tmp_path, cifar10_dir):

@@ -143,12 +143,27 @@ def test_no_synthetic_labels_keep_mentor_and_filter(tmp_path):
 @pytest.mark.parametrize("flags, message", [
     (["--dataset=mnist"], "--dataset=mnist"), (["--batch_size=1000"], "--batch_size=1000"),
     (["--train_examples=99999"], "--train_examples=99999"), (["--device=gpu"], "--device=gpu"),
-    (["--num_neighbors=250"], "--num_neighbors=250"), (["--dataset=cifar10", "--data_dir=/nowhere"], "--data_dir")])
+    (["--steps_per_execution=3"], "--steps_per_execution=3"), (["--num_neighbors=250"], "--num_neighbors=250"), (["--dataset=cifar10", "--data_dir=/nowhere"], "--data_dir")])
 def test_a_mistake_costs_one_line_and_no_directory(tmp_path, capsys, flags, message):
     assert run(*flags, f"--output_dir={tmp_path / 'run'}") == 2
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
     assert not (tmp_path / "run").exists()
+
+
+def test_scann_asked_for_and_absent_is_told_before_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mlnt_tf.meta.neighbors.load_scann", lambda: exec("raise ImportError()"))
+    assert run("--neighbor_backend=scann", f"--output_dir={tmp_path / 'run'}") == 2
+    assert "--neighbor_backend=scann" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_noise_does_not_hang_on_what_is_held_out_or_cut_off():
+    whole, cut = (iterate.load_examples(Config(**settings)) for settings in
+                  (dict(), dict(train_examples=300, validation_fraction=.2)))
+    given = dict(zip(whole.train.ids, whole.given))
+    shared = [(given[i], label) for i, label in zip(cut.train.ids, cut.given) if i in given]
+    assert len(shared) > 200 and all(one == other for one, other in shared)
 
 
 def test_a_directory_that_is_no_run_is_left_alone(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Synthetic label noise: a transition matrix, and draws that hang on (seed, example id), never on reading order."""
 
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def read_matrix(path, num_classes):
     flag = f"--noise=matrix:{path}"
     try:
         if pathlib.Path(path).suffix == ".npy":
-            matrix = np.asarray(np.load(path), np.float64)
+            matrix = np.asarray(np.load(path)).astype(np.float64, casting="same_kind")
         else:
             lines = pathlib.Path(path).read_text(encoding="utf-8-sig").replace(",", " ").splitlines()
             rows = [[float(number) for number in line.split()] for line in lines if line.strip()]
@@ -58,18 +59,19 @@ def read_matrix(path, num_classes):
             matrix = np.array(rows)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise UserError(f"{flag} cannot be read ({' '.join(str(error).split())}): write rows of numbers in a .csv, .txt or .npy file.") \
-            from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{flag} cannot be read ({' '.join(str(error).split())}): write rows of numbers in a .csv, "
+                        ".txt or .npy file.") from error
     if matrix.shape != (num_classes, num_classes):
         raise UserError(f"{flag} has shape {matrix.shape}: it must be square, {num_classes} by {num_classes} for the "
                         f"{num_classes} classes.")
     if not (matrix >= 0).all():
         raise UserError(f"{flag} has an entry below 0 or not a number: every entry is a probability.")
-    for row, total in enumerate(matrix.sum(axis=1)):
+    totals = matrix.sum(axis=1)
+    for row, total in enumerate(totals):
         if abs(total - 1) > 1e-6:
             raise UserError(f"{flag}: row {row} sums to {total:g}; the probabilities of a row must sum to 1.")
-    return matrix
+    return matrix / totals[:, None]  # what the tolerance lets through would be whole samples of a large class
 
 
 def uniform(ids, *, seed, salt):

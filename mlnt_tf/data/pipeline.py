@@ -75,6 +75,7 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
     Returns:
       int32 [batch, num_neighbors], nearest first.
     """
+    features -= tf.reduce_mean(features, axis=0)  # far from the origin the squares would cancel to noise
     squares = tf.reduce_sum(features**2, axis=1)
     distances = squares[:, None] + squares[None] - 2 * tf.matmul(features, features, transpose_b=True)
     itself = positions[:, None] == positions[None]
@@ -106,7 +107,9 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
     Raises:
       UserError: nothing lies above the threshold.
     """
-    if probability is not None and not (np.asarray(probability) > threshold).any():
+    # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing never ends.
+    kept = None if probability is None else np.asarray(probability) > threshold
+    if kept is not None and not kept.any():
         raise UserError(f"--tau={threshold} keeps none of the {len(split)} training examples: lower --tau.")
     images, labels, true_labels, ids = (tf.constant(array) for array in (split.images, given, split.labels, split.ids))
 
@@ -117,9 +120,8 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
             return order.map(lambda position: (epoch, repeat, position))
 
         positions = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass)
-        if probability is not None:
-            trust = tf.constant(probability)
-            positions = positions.filter(lambda epoch, repeat, position: trust[position] > threshold)
+        if kept is not None:
+            positions = positions.filter(lambda epoch, repeat, position: trusted[position])
         return positions.take(steps_per_epoch * batch_size)
 
     def load(epoch, repeat, position):
@@ -137,6 +139,7 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
                 tf.gather(features, positions), positions, batch["label"], num_neighbors)
         return batch
 
+    trusted = None if kept is None else tf.constant(kept)
     features = None if features is None else tf.constant(features)
     neighbors = None if neighbors is None else tf.constant(neighbors)
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)

@@ -70,7 +70,7 @@ def load_cifar10(config):
             builder.download_and_prepare()
     except Exception as error:
         raise UserError(f"--dataset=cifar10 cannot be prepared under --data_dir={config.data_dir!r}: "
-                        f"{first_line(error)}") from error
+                        f"{first_line(error)}; point --data_dir at a TFDS directory that holds it.") from error
     if not builder.data_path.exists():
         raise UserError(f"--data_dir={config.data_dir or builder.data_dir.parent.parent!s} lacks CIFAR-10: looked for "
                         f"{builder.data_path}; point --data_dir at a TFDS directory that holds it, or add --download.")
