@@ -60,8 +60,8 @@ def read_matrix(path, num_classes):
     except UserError:
         raise
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{flag} cannot be read ({' '.join(str(error).split())}): write rows of numbers in a .csv, "
-                        ".txt or .npy file.") from error
+        raise UserError(f"{flag} cannot be read ({' '.join(str(error).split())}): write rows of numbers in a "
+                        ".csv, .txt or .npy file.") from error
     if matrix.shape != (num_classes, num_classes):
         raise UserError(f"{flag} has shape {matrix.shape}: it must be square, {num_classes} by {num_classes} for the "
                         f"{num_classes} classes.")
@@ -71,7 +71,7 @@ def read_matrix(path, num_classes):
     for row, total in enumerate(totals):
         if abs(total - 1) > 1e-6:
             raise UserError(f"{flag}: row {row} sums to {total:g}; the probabilities of a row must sum to 1.")
-    return matrix / totals[:, None]  # what the tolerance lets through would be whole samples of a large class
+    return matrix / totals[:, None]  # an excess within the tolerance is a whole sample too many in a large class
 
 
 def uniform(ids, *, seed, salt):

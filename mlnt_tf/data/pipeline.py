@@ -1,6 +1,6 @@
 """tf.data: order, filter, normalize, augment, batch, neighbours.
 
-Order and draws are pure functions of (seed, epoch, id), so that any step of any epoch can be had again. A position is
+Order and draws are pure functions of (seed, epoch, position), so that any step of any epoch can be had again. A position is
 a row of the training split and of every array aligned with it.
 """
 
@@ -75,7 +75,7 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
     Returns:
       int32 [batch, num_neighbors], nearest first.
     """
-    features -= tf.reduce_mean(features, axis=0)  # far from the origin the squares would cancel to noise
+    features = features - tf.reduce_mean(features, axis=0)  # far from the origin the squares would cancel to noise
     squares = tf.reduce_sum(features**2, axis=1)
     distances = squares[:, None] + squares[None] - 2 * tf.matmul(features, features, transpose_b=True)
     itself = positions[:, None] == positions[None]
@@ -107,7 +107,8 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
     Raises:
       UserError: nothing lies above the threshold.
     """
-    # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing never ends.
+    # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing
+    # never ends.
     kept = None if probability is None else np.asarray(probability) > threshold
     if kept is not None and not kept.any():
         raise UserError(f"--tau={threshold} keeps none of the {len(split)} training examples: lower --tau.")
