@@ -37,7 +37,7 @@ def test_results_hold_what_they_promise(finished):
     found = results(finished)
     assert {"method", "dataset", "seed", "noise", "cross_entropy", "cross_entropy_ema", "iterations", "test_accuracy",
             "versions"} <= set(found)
-    assert found["noise"] == {"kind": "symmetric", "rate": .5, "realized_rate": pytest.approx(.45, abs=.02)}
+    assert found["noise"] == {"kind": "symmetric", "rate": .5, "realized_rate": pytest.approx(.45, abs=.1)}
     assert [iteration["iteration"] for iteration in found["iterations"]] == [1, 2]
     for iteration in found["iterations"]:
         assert {"student", "teacher", "kept", "filter_precision", "filter_recall", "mentor", "seconds"} <= set(iteration)
@@ -162,6 +162,7 @@ def test_noise_does_not_hang_on_what_is_held_out_or_cut_off():
     whole, cut = (iterate.load_examples(Config(**settings)) for settings in
                   (dict(), dict(train_examples=300, validation_fraction=.2)))
     given = dict(zip(whole.train.ids, whole.given))
+    assert whole.realized_rate == pytest.approx(.45, abs=.01)
     shared = [(given[i], label) for i, label in zip(cut.train.ids, cut.given) if i in given]
     assert len(shared) > 200 and all(one == other for one, other in shared)
 
