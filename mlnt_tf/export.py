@@ -5,6 +5,7 @@ import shutil
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 LUMINANCE = (0.299, 0.587, 0.114)  # sums to 1: a grey image keeps its values
 
@@ -61,7 +62,12 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
     target = pathlib.Path(directory) / "1"
     scratch = target.with_name("writing")
     shutil.rmtree(scratch, ignore_errors=True)
-    archive.write_out(str(scratch), verbose=False)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every file it writes
+    try:
+        archive.write_out(str(scratch), verbose=False)
+    finally:
+        logging.set_verbosity(verbosity)
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target

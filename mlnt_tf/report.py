@@ -37,7 +37,7 @@ def format_table(results):
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
             f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
-            f"training labels, {_percent(filtered['filter_precision'])} % of them right")
+            "training labels" + (f", {_percent(filtered['filter_precision'])} % of them right" if filtered["kept"] else ""))
 
 
 def summarize(runs):
