@@ -26,7 +26,12 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
 
     Returns:
       the path written.
+
+    Raises:
+      ValueError: as many class names as logits are needed.
     """
+    if len(class_names) != network.output_shape[-1]:
+        raise ValueError(f"class_names must name the {network.output_shape[-1]} logits. Received: {class_names}")
     height, width, channels = input_shape
     names = tf.constant([str(name) for name in class_names])
 
@@ -37,7 +42,11 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
 
     def classify(images):
         images = tf.ensure_shape(images, [None, height, width, channels])
-        probabilities = tf.nn.softmax(tf.cast(network(normalize(images), training=False), tf.float32))
+        batch = tf.shape(images)[0]
+        # oneDNN's convolution fails on an empty batch: it gets one black image, whose answer is dropped
+        images = tf.pad(images, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
+        logits = network(normalize(images), training=False)[:batch]
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         return {"probabilities": probabilities, "label": label, "class_name": tf.gather(names, label)}
 
@@ -49,8 +58,10 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
             image = tf.reduce_sum(image * LUMINANCE, axis=-1, keepdims=True)
         return tf.ensure_shape(resize(image), [height, width, channels])
 
+    image = tf.TensorSpec([height, width, channels], tf.float32)
+
     def serving_default(encoded):
-        return classify(tf.map_fn(decode, encoded, fn_output_signature=tf.float32))
+        return classify(tf.map_fn(decode, encoded, fn_output_signature=image))
 
     def images(images):
         return classify(resize(tf.cast(images, tf.float32)))
@@ -60,14 +71,17 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
     archive.add_endpoint("serving_default", serving_default, [tf.TensorSpec([None], tf.string, name="encoded")])
     archive.add_endpoint("images", images, [tf.TensorSpec([None, None, None, channels], tf.uint8, name="images")])
     target = pathlib.Path(directory) / "1"
-    scratch = target.with_name("writing")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch, replaced = target.with_name("writing"), target.with_name("replaced")
+    for leftover in (scratch, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every file it writes
     try:
         archive.write_out(str(scratch), verbose=False)
     finally:
         logging.set_verbosity(verbosity)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():  # renamed, not removed: a crash in between leaves both on disk
+        target.rename(replaced)
     scratch.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
     return target

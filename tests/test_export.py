@@ -70,6 +70,18 @@ def test_arrays_of_any_size(model):
     assert loaded.signatures["images"](tf.zeros([2, 30, 11, channels], tf.uint8))["probabilities"].shape == (2, 3)
 
 
+def test_an_empty_batch_gives_empty_answers(model):
+    channels, loaded = model[0], model[-1]
+    assert loaded.signatures["serving_default"](tf.zeros([0], tf.string))["probabilities"].shape == (0, 3)
+    assert loaded.signatures["images"](tf.zeros([0, 8, 8, channels], tf.uint8))["label"].shape == (0,)
+
+
+def test_as_many_names_as_logits(model, tmp_path):
+    with pytest.raises(ValueError, match="3 logits"):
+        mlnt_tf.export_saved_model(model[2], tmp_path, normalize=model[3], input_shape=(8, 8, model[0]),
+                                   class_names=["cat"])
+
+
 def test_bytes_that_are_no_image_are_refused(model):
     with pytest.raises(tf.errors.InvalidArgumentError):
         serve(model[-1], b"no image")

@@ -45,6 +45,27 @@ def test_features_are_what_the_logits_are_made_of():
     np.testing.assert_array_equal(mlnt_tf.feature_extractor(cnn, "logits")(images), cnn(images))
 
 
+def test_features_are_float32_in_bfloat16():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        cnn = network()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert mlnt_tf.feature_extractor(cnn).output.dtype == "float32"
+    assert cnn.output.dtype == "float32"
+
+
+@pytest.mark.parametrize("last", [keras.layers.Softmax(), keras.layers.Dense(3, activation="softmax")])
+def test_features_of_a_network_that_ends_in_probabilities_are_refused(last):
+    with pytest.raises(ValueError, match="last layer gives the logits"):
+        mlnt_tf.feature_extractor(keras.Sequential([keras.Input([4]), keras.layers.Dense(3), last]))
+
+
+def test_features_of_a_network_that_is_not_built_are_refused():
+    with pytest.raises(ValueError, match="built"):
+        mlnt_tf.feature_extractor(keras.Sequential([keras.layers.Dense(3)]))
+
+
 class TestFusedBatchNormalization:
     """Against `keras.layers.BatchNormalization` with the same weights."""
 
@@ -80,6 +101,10 @@ class TestFusedBatchNormalization:
     def test_frozen_it_uses_moving_statistics(self):
         mine, theirs, x = self.pair((6, 3, 3, 4))
         mine.trainable = theirs.trainable = False
+        np.testing.assert_allclose(mine(x, training=True), theirs(x, training=True), atol=2e-5)
+
+    def test_renorm_takes_the_code_of_keras(self):
+        mine, theirs, x = self.pair((6, 3, 3, 4), renorm=True)
         np.testing.assert_allclose(mine(x, training=True), theirs(x, training=True), atol=2e-5)
 
     def test_moving_statistics_are_averaged_over_replicas(self):

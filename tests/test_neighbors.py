@@ -41,7 +41,12 @@ def broken():
     raise RuntimeError("undefined symbol: _ZN10tensorflow")
 
 
-def test_without_scann_auto_says_so_and_searches_exactly(monkeypatch, caplog):
+def broken_without_a_word():
+    raise ImportError
+
+
+@pytest.mark.parametrize("broken", [broken, broken_without_a_word])
+def test_without_scann_auto_says_so_and_searches_exactly(monkeypatch, caplog, broken):
     monkeypatch.setattr(neighbors, "load_scann", broken)
     with caplog.at_level("WARNING", logger="absl"):
         found = neighbors.find_neighbors(features(), num_neighbors=3)
@@ -61,4 +66,22 @@ def test_more_neighbours_than_rows_are_refused():
 
 def test_a_row_crowded_out_of_its_own_list_drops_the_last():
     found = np.array([[0, 1, 2], [2, 0, 3]])
-    np.testing.assert_array_equal(neighbors.without_itself(found), [[1, 2], [2, 0]])
+    np.testing.assert_array_equal(neighbors.without_itself(found, np.arange(2)), [[1, 2], [2, 0]])
+
+
+def test_leaves_that_hold_too_few_rows_are_made_up_for_exactly(monkeypatch):
+    monkeypatch.setattr(neighbors, "BRUTE_FORCE_BELOW", 0)
+    found = neighbors.find_neighbors(features(3000), num_neighbors=2500, backend="scann").indices
+    assert all(len(set(row)) == 2500 for row in found[::100])
+
+
+def test_a_common_offset_does_not_blur_the_order():
+    points = features(300).astype(np.float64)
+    plain = neighbors.find_neighbors(points, num_neighbors=5, backend="exact").indices
+    shifted = neighbors.find_neighbors(points + 100, num_neighbors=5, backend="exact").indices
+    assert neighbors.recall(shifted, plain) > .99
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(UserError, match="3 of 20 examples are not finite"):
+        neighbors.find_neighbors(np.where(np.arange(20)[:, None] < 3, np.nan, features(20)), num_neighbors=3)

@@ -10,7 +10,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     Keras takes `tf.nn.moments`, which stops the gradient of the mean, so that second derivatives through it are
     wrong; the fused kernel has its own, right ones. Moving statistics are averaged over replicas. Inputs of rank 2 or
-    4 with the channels last are fused; others, masks and float64 go to Keras's code.
+    4 with the channels last are fused; others, masks, renorm,
+    synchronized and float64 go to Keras's code.
     """
 
     def add_weight(self, *args, trainable=True, **kwargs):
@@ -22,7 +23,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def fused(self):
         """Whether the built layer's inputs are such that it takes the fused kernel; masks aside."""
         return self.built and self.input_spec.ndim in (2, 4) and self.axis in (-1, self.input_spec.ndim - 1) \
-            and self.compute_dtype != "float64"
+            and self.compute_dtype != "float64" and not self.renorm and not self.synchronized
 
     def call(self, inputs, training=None, mask=None):
         rank = len(inputs.shape)

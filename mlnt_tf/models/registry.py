@@ -41,16 +41,20 @@ def feature_extractor(network, features="penultimate"):
       features: "penultimate", the input of that layer, or "logits".
 
     Returns:
-      a Keras model that shares the network's weights: images to [batch, features].
+      a Keras model that shares the network's weights: images to float32 [batch, features].
 
     Raises:
-      ValueError: an unknown kind of features, or a network that is not a graph of layers.
+      ValueError: an unknown kind of features, or a network whose last layer does not give the logits.
     """
-    if features == "logits":
-        return network
-    if features != "penultimate":
+    if features not in ("penultimate", "logits"):
         raise ValueError(f"features must be 'penultimate' or 'logits'. Received: features={features!r}")
-    if not isinstance(network, (keras.Sequential, keras.src.models.Functional)):
-        raise ValueError("penultimate features need a functional or sequential model whose last layer gives the "
-                         f"logits; pass features='logits' for others. Received: {type(network).__name__}")
-    return keras.Model(network.inputs, network.layers[-1].input)
+    try:
+        (output,), last = network.outputs, network.layers[-1]
+        gives_logits = output is last.output and last.weights and not isinstance(last, keras.Model)
+        source = last.input if features == "penultimate" else output
+    except (AttributeError, TypeError, ValueError):  # subclassed, not built, or of several outputs
+        gives_logits = False
+    if not gives_logits or getattr(last, "activation", None) not in (None, keras.activations.linear):
+        raise ValueError("features need a built functional or sequential model whose last layer gives the logits "
+                         f"(weights, no activation). Received: {type(network).__name__} {network.name!r}")
+    return keras.Model(network.inputs, keras.ops.cast(source, "float32"))

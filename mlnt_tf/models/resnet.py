@@ -50,8 +50,8 @@ def cnn(*, width, input_shape, num_classes):
 
 
 def classifier(images, x, num_classes, *, name):
-    """Global average pooling, the penultimate features, and float32 logits whatever the precision."""
-    features = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    """Global average pooling, the penultimate features, then logits; both float32 whatever the precision."""
+    features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)
     return keras.Model(images, logits, name=name)
 
