@@ -53,8 +53,8 @@ def load_examples(config):
     matrix = noise.transition_matrix(
         config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
         symmetric_includes_true=config.symmetric_includes_true)
-    if config.neighbor_scope == "dataset":
-        neighboring.usable_scann(config.neighbor_backend)  # told now, not after the first training
+    if config.neighbor_backend == "scann":
+        neighboring.usable_scann("scann")  # told now, not after the first training
     noisy = np.empty(source.train.ids.max() + 1, np.int32)  # by id: what is held out or cut off changes no label
     noisy[source.train.ids] = noise.corrupt(source.train.labels, source.train.ids, matrix, seed=config.seed,
                                             sampling=config.noise_sampling)

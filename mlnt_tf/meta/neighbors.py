@@ -45,7 +45,7 @@ def usable_scann(backend):
         if backend == "scann":
             raise UserError(f"--neighbor_backend=scann: ScaNN does not load here ({reason}); install the version "
                             "built for this TensorFlow, or take --neighbor_backend=exact.") from error
-        logging.warning("ScaNN does not load here (%s): exact search takes its place.", reason)
+        logging.log_first_n(logging.WARNING, "ScaNN does not load here (%s): exact search takes its place.", 1, reason)
         return None
 
 
