@@ -1,29 +1,72 @@
-"""What watches a training: the best networks, a line an epoch, and a stop at the first loss that is not finite."""
+"""What watches a training: the best networks, a line an epoch, logs, and a stop at the first loss not finite."""
 
 import math
+import pathlib
 import time
 
 import keras
 from absl import logging
 
+from mlnt_tf import files
 from mlnt_tf.config import NonFiniteLoss
 
 
-class SaveBest(keras.callbacks.ModelCheckpoint):
+MONITORS = {"student": "val_accuracy", "teacher": "val_teacher_accuracy"}
+
+
+class SaveBest(keras.callbacks.Callback):
     """Saves the best network of an MLNT model, by validation accuracy; of equals the earliest.
 
     Args:
       role: "student" or "teacher".
-      path: a .keras file.
+      path: a .keras file, written whole or not at all.
+      position: the checkpoints.Position that this training begins at, or None.
     """
 
-    def __init__(self, role, path):
-        monitor = {"student": "val_accuracy", "teacher": "val_teacher_accuracy"}[role]
-        super().__init__(str(path), monitor=monitor, mode="max", save_best_only=True)
-        self.role = role
+    def __init__(self, role, path, position=None):
+        super().__init__()
+        self.role, self.path, self.monitor, self.position = role, pathlib.Path(path), MONITORS[role], position
+        self.values = [logs[self.monitor] for logs in position.history] if position else []
+
+    def on_train_begin(self, logs=None):
+        if self.values and not self.position.step:  # the process may have been killed right after the checkpoint
+            self.save_if_best()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.values.append(logs[self.monitor])
+        self.save_if_best()
+
+    def save_if_best(self):
+        """Saves the network if the last epoch, whose weights it has, was the best."""
+        if self.values.index(max(self.values)) == len(self.values) - 1:
+            with files.whole(self.path) as scratch:
+                getattr(self.model, self.role).save(scratch)
+
+
+class Logs(keras.callbacks.TensorBoard):
+    """TensorBoard logs of this training and of the epochs before it: one file, no epoch twice.
+
+    Args:
+      directory: for train/ and validation/, whose older logs are replaced.
+      history: the logs of the epochs before, a dict each.
+    """
+
+    def __init__(self, directory, history=()):
+        super().__init__(directory)
+        self.directory, self.history = pathlib.Path(directory), history
 
     def set_model(self, model):
-        super().set_model(getattr(model, self.role))
+        for path in self.directory.glob("*/events.out.tfevents.*"):
+            path.unlink()
+        super().set_model(model)
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        for epoch, logs in enumerate(self.history):
+            self.on_epoch_end(epoch, logs)
+
+    def _collect_learning_rate(self, logs):
+        return logs  # they hold the rate of the epoch's last step; Keras would put that of the next in its place
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

@@ -13,6 +13,13 @@ class NonFiniteLoss(ArithmeticError):
     """A loss that is nan or infinite: the message names the step and the loss."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM came: the process ends with 143 (128 + 15), as one killed by it does."""
+
+    def __init__(self):
+        super().__init__(143)
+
+
 def setting(default, help, *, choices=None, above=None, minimum=None, maximum=None, below=None):
     """A field of `Config`: the flag of the same name takes its default, range and help from here."""
     limits = dict(choices=choices, above=above, minimum=minimum, maximum=maximum, below=below)
@@ -102,8 +109,10 @@ class Config:
     jit_compile: str = setting("auto", "XLA; auto means on GPU only.", choices=("auto", "true", "false"))
     steps_per_execution: int = setting(1, "Steps run in one call of the compiled function.", minimum=1)
     output_dir: str = setting("runs/digits", "Where everything of the run lies.")
-    resume: str = setting("auto", "Go on from the finished stages of the same run, or refuse a directory in use.",
+    resume: str = setting("auto", "Go on where the same run was interrupted, or refuse a directory in use.",
                           choices=("auto", "never"))
+    checkpoint_every: int = setting(0, "Steps between checkpoints within an epoch; each epoch's end has one anyway.",
+                                    minimum=0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -1,27 +1,19 @@
 """The run, stage by stage: cross entropy, then iterations of mentor, filter and training (paper section 3.3)."""
 
-import csv
 import dataclasses
 import json
-import os
-import pathlib
-import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf import callbacks, export, mentor as mentoring, schedules
+from mlnt_tf import export, files, mentor as mentoring, schedules
 from mlnt_tf.config import UserError
 from mlnt_tf.data import noise, pipeline, sources
 from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.methods.mlnt import MLNT
-from mlnt_tf.models.registry import build_network
-from mlnt_tf.teacher import EmaTeacher
-
-ROLES = ("student", "teacher")
+from mlnt_tf.stage import ROLES, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,74 +110,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
             examples.train.labels),
         "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
         "versions": versions}
-    write_json(output_dir / "results.json", results)
+    files.write_json(output_dir / "results.json", results)
     return results
-
-
-class Stage:
-    """One training from the initial weights to its results, with a directory of its own."""
-
-    def __init__(self, name, directory, config, examples, jit_compile):
-        self.name, self.directory, self.config, self.examples = name, directory, config, examples
-        self.jit_compile = jit_compile
-
-    def results(self):
-        """What a finished stage wrote, or None."""
-        path = self.directory / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def network(self, role):
-        """The best network of a finished stage."""
-        return keras.models.load_model(self.directory / f"{role}_best.keras", compile=False)
-
-    def new_network(self):
-        """The network at its initial weights, the same for every stage of a run."""
-        shape = self.examples.train.images.shape[1:]
-        return build_network(self.config.model, width=self.config.width, input_shape=shape,
-                             num_classes=len(self.examples.class_names), seed=self.config.seed)
-
-    def batches(self, epochs, **kwargs):
-        """The training stream of this stage; see `pipeline.training_batches`."""
-        config, examples = self.config, self.examples
-        return pipeline.training_batches(
-            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
-            steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
-            num_neighbors=config.num_neighbors, **kwargs)
-
-    def learning_rate(self, epochs):
-        """beta: falls to a tenth after the same share of the epochs in every stage."""
-        decay = self.config.decay_epochs
-        return schedules.StepDecay(
-            self.config.learning_rate,
-            decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
-
-    def fit(self, model, batches, epochs):
-        """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles."""
-        config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
-        self.directory.mkdir(parents=True, exist_ok=True)
-        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
-                                                 batch_size=config.batch_size)
-        teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
-                             ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
-        history = model.fit(
-            batches, epochs=epochs, steps_per_epoch=steps, validation_data=validation, verbose=0, shuffle=False,
-            callbacks=[callbacks.StopOnNonFinite(), teacher,
-                       *(callbacks.SaveBest(role, self.directory / f"{role}_best.keras") for role in ROLES),
-                       callbacks.Progress(self.name, epochs), keras.callbacks.TensorBoard(self.directory)]).history
-        test = examples.batches(examples.test, config)
-        measured = {}
-        for role, monitor in zip(ROLES, ("val_accuracy", "val_teacher_accuracy")):
-            measured[role] = {
-                "best_validation": max(history[monitor]), "last_validation": history[monitor][-1],
-                "best_epoch": int(np.argmax(history[monitor])) + 1,
-                "test_at_best": mentoring.accuracy(self.network(role), test, examples.test.labels),
-                "test_last": mentoring.accuracy(getattr(model, role), test, examples.test.labels)}
-        return measured
-
-    def finish(self, result):
-        """Writes the result: from here on the stage need not run again."""
-        write_json(self.directory / "result.json", result)
-        return result
 
 
 def train_cross_entropy(stage):
@@ -201,15 +127,15 @@ def train_cross_entropy(stage):
 
 def train_iteration(stage, iteration, mentor):
     """One iteration of MLNT; `mentor` is the best network of the stage before."""
-    config, examples, began = stage.config, stage.examples, time.monotonic()
+    config, examples = stage.config, stage.examples
     stage.directory.mkdir(parents=True, exist_ok=True)
     unaugmented = examples.batches(examples.train, config)
     result = {"iteration": iteration}
     near, result["neighbors"] = neighborhood(stage, mentor, unaugmented) if config.num_synthetic else ({}, None)
     probability = None
     if iteration > 1:
-        probability = probability_of_given(mentoring.predict(mentor, unaugmented), examples)
-        np.save(stage.directory / "mentor_probability.npy", probability)
+        probability = kept_table(stage.directory / "mentor_probability.npy", lambda: probability_of_given(
+            mentoring.predict(mentor, unaugmented), examples))
     kept = np.ones(len(examples.train), bool) if probability is None else mentoring.trusted(probability, config.tau)
     result.update(mentoring.describe_filter(kept, examples.given, examples.train.labels, examples.class_names,
                                             config.tau))
@@ -233,7 +159,7 @@ def train_iteration(stage, iteration, mentor):
     result.update(stage.fit(model, batches, config.epochs))
     student, teacher = (result[role]["best_validation"] for role in ROLES)
     result["mentor"] = "student" if student > teacher else "teacher"
-    result["seconds"] = time.monotonic() - began
+    result["seconds"] = stage.seconds()
     return stage.finish(result)
 
 
@@ -250,20 +176,36 @@ def meta_rate(stage, iteration):
 def neighborhood(stage, network, unaugmented):
     """Neighbours by the network's features: (keywords for the pipeline, what to report)."""
     config = stage.config
+    found = stage.directory / "neighbors.json"  # written after the table: a tree of ScaNN's is another each time
+    if config.neighbor_scope == "dataset" and found.exists():
+        return {"neighbors": np.load(stage.directory / "neighbors.npy")}, json.loads(found.read_text())
     features = mentoring.embed(network, unaugmented, config.neighbor_features)
     if config.neighbor_scope == "batch":
         return {"features": features}, {"scope": "batch"}
     table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend)
     logging.info("%s: %d nearest neighbours of %d examples by %s, recall %.4f against exact search", stage.name,
                  config.num_neighbors, len(features), table.backend, table.recall)
-    np.save(stage.directory / "neighbors.npy", table.indices)
-    return {"neighbors": table.indices}, {"scope": "dataset", "backend": table.backend, "recall": table.recall}
+    with files.whole(stage.directory / "neighbors.npy") as scratch:
+        np.save(scratch, table.indices)
+    report = {"scope": "dataset", "backend": table.backend, "recall": table.recall}
+    files.write_json(found, report)
+    return {"neighbors": table.indices}, report
+
+
+def kept_table(path, compute):
+    """The array that an earlier call left in the .npy file `path`, or a new one, written there."""
+    if path.exists():
+        return np.load(path)
+    array = compute()
+    with files.whole(path) as scratch:
+        np.save(scratch, array)
+    return array
 
 
 def write_noise_table(path, examples):
     """noise.csv: which label each training example was given, and the record it is."""
     train = examples.train
-    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
+    files.write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
 
 
 def probability_of_given(probabilities, examples):
@@ -275,21 +217,6 @@ def write_suspects(path, probabilities, examples):
     """suspects.csv: the training examples, those whose given label the exported network believes least first."""
     train, given, names = examples.train, examples.given, examples.class_names
     of_given, predicted = probability_of_given(probabilities, examples), probabilities.argmax(axis=1)
-    write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
-              ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
-               for row in np.argsort(of_given, kind="stable")))
-
-
-def write_csv(path, header, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def write_json(path, content):
-    """Writes whole or not at all."""
-    path = pathlib.Path(path)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(scratch, path)
+    files.write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
+                    ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]],
+                      f"{of_given[row]:.6f}") for row in np.argsort(of_given, kind="stable")))

@@ -1,22 +1,29 @@
 """python -m mlnt_tf.train: trains as the flags say, and leaves a SavedModel, tables and logs in --output_dir."""
 
+import contextlib
+import errno
 import json
 import logging as stdlib_logging
 import os
 import pathlib
+import signal
 import sys
 
 import absl.flags
 from absl import logging
 
 import mlnt_tf
-from mlnt_tf import flags, report
-from mlnt_tf.config import NonFiniteLoss, UserError
+from mlnt_tf import files, flags, report
+from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def main(argv=None):
-    """Runs; the exit code: 0 done, 1 a loss that is not finite, 2 a mistake of the user's."""
+    """Runs; the exit code: 0 done, 1 stopped by a loss that is not finite or a disk that is full, 2 a mistake of the
+    user's, 130 interrupted, 143 terminated."""
     quiet_but_for_progress()
+    signal.signal(signal.SIGTERM, terminate)
     try:
         mlnt_tf.check_keras_backend()
         config = flags.parse(sys.argv if argv is None else argv)
@@ -26,16 +33,25 @@ def main(argv=None):
             results = train(config, output_dir)
         else:
             print(f"{output_dir} holds this very run, finished: nothing to train.")
-    except (UserError, NonFiniteLoss) as error:
+    except (UserError, NonFiniteLoss, DiskError) as error:
         print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-    except KeyboardInterrupt:
-        print(f"mlnt_tf: interrupted; the same command goes on after the stages finished in {config.output_dir}.",
-              file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Terminated) as error:
+        how, code = ("terminated", error.code) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(f"mlnt_tf: {how}; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return code
     print(report.format_table(results))
     print(where_everything_lies(output_dir))
     return 0
+
+
+class DiskError(Exception):
+    """The output cannot be written."""
+
+
+def terminate(*_):
+    """On SIGTERM; while a network trains, the end of the step is waited for (`checkpoints.Checkpoints.watching`)."""
+    raise Terminated
 
 
 def quiet_but_for_progress():
@@ -56,9 +72,10 @@ def finished_results(output_dir, config):
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir={output_dir} is a file: name a directory.")
-    if not output_dir.exists() or not any(output_dir.iterdir()):
-        return None
     flagfile = output_dir / "flags.txt"
+    if not output_dir.exists() or {path.name for path in output_dir.iterdir()} <= {
+            files.LOCK, files.SCRATCH + flagfile.name}:  # nothing there, or killed before it began
+        return None
     if not flagfile.exists():
         raise UserError(f"--output_dir={output_dir} holds files that are no run of mlnt_tf: name another directory.")
     different = flags.differing(config, flagfile)
@@ -75,24 +92,31 @@ def train(config, output_dir):
     """Checks what can be checked, then trains; the results.
 
     Raises:
-      UserError, NonFiniteLoss
+      UserError, NonFiniteLoss, DiskError
     """
     from mlnt_tf import iterate, runtime  # TensorFlow loads here, after the flags are known to be right
 
     jit_compile = runtime.prepare(config)
     examples = iterate.load_examples(config)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "flags.txt").write_text("\n".join(flags.to_flag_lines(config)) + "\n")
-    except OSError as error:
-        raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
-    try:
-        return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
-                           versions=runtime.versions())
-    except NonFiniteLoss as error:
-        raise NonFiniteLoss(
-            f"{error}: the run stopped; what was saved before it lies in {output_dir}. "
-            "Lower --learning_rate, --meta_rate or --inner_rate, and name another --output_dir.")
+    with contextlib.ExitStack() as held:
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(files.locked(output_dir))
+            files.write_text(output_dir / "flags.txt", "\n".join(flags.to_flag_lines(config)) + "\n")
+        except OSError as error:
+            raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
+        try:
+            return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
+                               versions=runtime.versions())
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(
+                f"{error}: the run stopped; what was saved before it lies in {output_dir}. "
+                "Lower --learning_rate, --meta_rate or --inner_rate, and name another --output_dir.")
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise DiskError(f"{output_dir} cannot be written ({os.strerror(error.errno)}): what was written before is "
+                            "whole; make room, and the same command goes on from the last checkpoint.") from error
 
 
 def where_everything_lies(output_dir):

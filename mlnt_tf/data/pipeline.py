@@ -83,8 +83,8 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
     return tf.gather(labels, nearest)
 
 
-def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, epochs, first_epoch=0, seed, augmented,
-                     probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0):
+def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0, seed,
+                     augmented, probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0):
     """Batches of {"id", "image", "label", "true_label"} and, for the meta loss, "neighbor_labels".
 
     An epoch is steps_per_epoch batches from one permutation after another, as many as it takes.
@@ -93,7 +93,7 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
       split: the training examples.
       given: int32 [n], their labels.
       normalizer: uint8 images to the network's input.
-      first_epoch: where to begin; epochs counts from 0 all the same.
+      first_epoch, first_step: where to begin; epochs counts from 0 all the same.
       augmented: whether to crop and flip.
       probability, threshold: keep only positions whose probability float32 [n] lies strictly above the threshold.
       neighbors: int32 [n, num_neighbors], positions; or
@@ -101,8 +101,8 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
       stream: streams of one run draw apart.
 
     Returns:
-      a data set of (epochs - first_epoch) * steps_per_epoch batches: id int64 [batch], image float32 [batch, height,
-      width, channels], label, true_label int32 [batch], neighbor_labels int32 [batch, num_neighbors].
+      a data set of (epochs - first_epoch) * steps_per_epoch - first_step batches: id int64 [batch], image float32
+      [batch, height, width, channels], label, true_label int32 [batch], neighbor_labels int32 [batch, num_neighbors].
 
     Raises:
       UserError: nothing lies above the threshold.
@@ -123,7 +123,8 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
         positions = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass)
         if kept is not None:
             positions = positions.filter(lambda epoch, repeat, position: trusted[position])
-        return positions.take(steps_per_epoch * batch_size)
+        passed = tf.where(epoch == first_epoch, np.int64(first_step * batch_size), 0)
+        return positions.take(steps_per_epoch * batch_size).skip(passed)
 
     def load(epoch, repeat, position):
         image = normalizer(images[position])
@@ -146,8 +147,10 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(4).apply(
-        tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
+    batches = batches.prefetch(4)
+    if first_step:  # `fit` counts the batches passed over too, and would end early if it knew how many come
+        return batches
+    return batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
 
 
 def two_streams(meta, classification):

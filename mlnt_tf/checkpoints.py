@@ -1,0 +1,193 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped, in one file written whole."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import threading
+import zipfile
+import zlib
+
+import keras
+import numpy as np
+from absl import logging
+
+from mlnt_tf import files
+from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
+
+KEPT = 3
+DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a training stands: `step` steps of the 0-based `epoch` are done (all of them: it has yet to be validated);
+    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far."""
+
+    epoch: int = 0
+    step: int = 0
+    history: tuple = ()
+    logs: dict = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def variables_of(model):
+    """{name: variable}: networks (dropout's seeds are among their variables), slots and step counters, metrics."""
+    groups = {"model": model.variables, "optimizer": model.optimizer.variables,
+              "meta_optimizer": getattr(model, "meta_optimizer", model.optimizer).variables,
+              "metrics": model.metrics_variables}
+    found, seen = {}, set()
+    for group, variables in groups.items():
+        for index, variable in enumerate(variables):
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found[f"{group}/{index}/{variable.path}"] = variable
+    return found
+
+
+def write(directory, position, arrays):
+    """Writes a checkpoint, then removes all but the last few.
+
+    Args:
+      directory: made if it is not there.
+      position: a Position.
+      arrays: {name: array}.
+
+    Raises:
+      OSError: the disk is full, or cannot be written; the checkpoints before are as they were.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    state = np.array(json.dumps(dataclasses.asdict(position)))
+    with files.whole(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
+        np.savez(scratch, state=state, **arrays)
+    for path in sorted(directory.glob("*.npz"))[:-KEPT]:
+        path.unlink(missing_ok=True)
+
+
+def newest(directory):
+    """The newest checkpoint that is whole: (Position, {name: array}), of the beginning if there is none.
+
+    The archive's checksums are verified as it is read; a damaged file is told, and removed.
+    """
+    files.remove_scratch(directory)
+    for path in sorted(pathlib.Path(directory).glob("[0-9]*.npz"), reverse=True):
+        try:
+            with np.load(path) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            state = json.loads(str(arrays.pop("state")))
+            return Position(**{**state, "history": tuple(state["history"])}), arrays
+        except DAMAGE as error:
+            logging.warning("%s is damaged (%s): the checkpoint before it is taken.", path,
+                            str(error) or type(error).__name__)
+            path.unlink()
+    return Position(), {}
+
+
+def restore(model, arrays, directory):
+    """Gives every variable of a compiled model its value again.
+
+    Raises:
+      UserError: the checkpoint is of another model.
+    """
+    variables = variables_of(model)
+    if {name: variable.shape for name, variable in variables.items()} != {
+            name: array.shape for name, array in arrays.items()}:
+        raise UserError(f"{directory} was written by another version of mlnt_tf, whose networks differ: name another "
+                        "--output_dir.")
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves a training every `every` steps, at the end of each epoch, and when the process is told to terminate.
+
+    Put it before callbacks that save what is best: a checkpoint is refused where a weight is not finite, and what they
+    save after it can be had again from it.
+
+    Args:
+      directory: of this training alone.
+      position, arrays: from `newest`.
+      every: steps; 0 is never within an epoch.
+      clock: function without arguments, the seconds spent so far.
+
+    Raises:
+      NonFiniteLoss: a weight or an optimizer's slot is nan or infinite.
+      Terminated: SIGTERM came; the checkpoint is written.
+      OSError: it cannot be written.
+    """
+
+    def __init__(self, directory, position, arrays, *, every, clock):
+        super().__init__()
+        self.directory, self.start, self.every, self.clock = directory, position, every, clock
+        self.metrics = {name: array for name, array in arrays.items() if name.startswith("metrics/")}
+        self.history, self.logs = list(position.history), position.logs
+        self.asked_to_end = False
+
+    @contextlib.contextmanager
+    def watching(self):
+        """Within the block SIGTERM waits for the end of the step."""
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            yield
+            return
+
+        def ask(*_):
+            self.asked_to_end = True
+
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if self.asked_to_end:
+            raise Terminated
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.done = epoch, 0
+        if epoch == self.start.epoch and self.start.step:
+            self.done = self.start.step
+            for name, array in self.metrics.items():  # which `fit` has just reset
+                variables_of(self.model)[name].assign(array)
+            self.pass_over(self.start.step, self.start.logs)
+
+    def pass_over(self, steps, logs):
+        """Lets `fit` count the steps that were done before without taking them; the input begins after them."""
+        take_step, left = self.model.train_function, steps // self.model.steps_per_execution
+
+        def pass_over_step(iterator):
+            nonlocal left
+            left -= 1
+            if not left:
+                self.model.train_function = take_step
+            return logs
+
+        self.model.train_function = pass_over_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = batch + 1
+        if done <= self.done:
+            return
+        before, self.done, self.logs = self.done, done, logs
+        due = self.every and done // self.every > before // self.every and done < self.params["steps"]
+        if due or self.asked_to_end:
+            self.save(self.epoch, done, logs)
+        if self.asked_to_end:
+            raise Terminated
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.asked_to_end:
+            self.save(self.epoch, self.done, self.logs)
+            raise Terminated
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append({name: float(value) for name, value in logs.items()})
+        self.save(epoch + 1, 0, {})
+
+    def save(self, epoch, step, logs):
+        arrays = {name: variable.numpy() for name, variable in variables_of(self.model).items()}
+        for name, array in arrays.items():
+            if array.dtype.kind == "f" and not name.startswith("metrics/") and not np.isfinite(array).all():
+                raise NonFiniteLoss(f"{name} holds nan or infinite values after step {step} of epoch {epoch + 1}")
+        write(self.directory, Position(epoch, step, tuple(self.history),
+                                       {name: float(value) for name, value in logs.items()}, self.clock()), arrays)

@@ -1,0 +1,103 @@
+"""One training from its initial weights to its results: what cross entropy and every iteration have in common."""
+
+import json
+import shutil
+import time
+
+import keras
+import numpy as np
+from absl import logging
+
+from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedules
+from mlnt_tf.data import pipeline
+from mlnt_tf.models.registry import build_network
+from mlnt_tf.teacher import EmaTeacher
+
+ROLES = ("student", "teacher")
+
+
+class Stage:
+    """One training from the initial weights to its results, with a directory of its own."""
+
+    def __init__(self, name, directory, config, examples, jit_compile):
+        self.name, self.directory, self.config, self.examples = name, directory, config, examples
+        self.jit_compile = jit_compile
+        self.checkpoints = directory / "checkpoints"
+        self.position, self.arrays = checkpoints.newest(self.checkpoints)  # where an interrupted call left it
+        self.began = time.monotonic() - self.position.seconds
+
+    def results(self):
+        """What a finished stage wrote, or None."""
+        path = self.directory / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def network(self, role):
+        """The best network of a finished stage."""
+        return keras.models.load_model(self.directory / f"{role}_best.keras", compile=False)
+
+    def new_network(self):
+        """The network at its initial weights, the same for every stage of a run."""
+        shape = self.examples.train.images.shape[1:]
+        return build_network(self.config.model, width=self.config.width, input_shape=shape,
+                             num_classes=len(self.examples.class_names), seed=self.config.seed)
+
+    def seconds(self):
+        """Spent on this stage so far, in earlier calls too."""
+        return time.monotonic() - self.began
+
+    def batches(self, epochs, **kwargs):
+        """What is left of the training stream of this stage; see `pipeline.training_batches`."""
+        config, examples, position = self.config, self.examples, self.position
+        return pipeline.training_batches(
+            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
+            first_epoch=position.epoch, first_step=position.step, steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
+            num_neighbors=config.num_neighbors, **kwargs)
+
+    def learning_rate(self, epochs):
+        """beta: falls to a tenth after the same share of the epochs in every stage."""
+        decay = self.config.decay_epochs
+        return schedules.StepDecay(
+            self.config.learning_rate,
+            decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
+
+    def fit(self, model, batches, epochs):
+        """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles.
+
+        Goes on from the newest checkpoint: `batches` begin where it stands.
+        """
+        config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
+        self.directory.mkdir(parents=True, exist_ok=True)
+        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
+                                                 batch_size=config.batch_size)
+        teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
+                             ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
+        position = self.position
+        saving = checkpoints.Checkpoints(self.checkpoints, position, self.arrays, every=config.checkpoint_every,
+                                         clock=self.seconds)
+        best = [callbacks.SaveBest(role, self.directory / f"{role}_best.keras", position) for role in ROLES]
+        if self.arrays:
+            logging.info("%s: goes on after epoch %d, step %d", self.name, position.epoch, position.step)
+            checkpoints.restore(model, self.arrays, self.checkpoints)
+            self.arrays = None  # they are large
+        with saving.watching():
+            model.fit(batches, initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=steps,
+                      validation_data=validation, verbose=0, shuffle=False,
+                      callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
+                                 callbacks.Progress(self.name, epochs),
+                                 callbacks.Logs(self.directory, position.history)])
+        test = examples.batches(examples.test, config)
+        measured = {}
+        for role in ROLES:
+            validated = [logs[callbacks.MONITORS[role]] for logs in saving.history]
+            measured[role] = {
+                "best_validation": max(validated), "last_validation": validated[-1],
+                "best_epoch": int(np.argmax(validated)) + 1,
+                "test_at_best": mentoring.accuracy(self.network(role), test, examples.test.labels),
+                "test_last": mentoring.accuracy(getattr(model, role), test, examples.test.labels)}
+        return measured
+
+    def finish(self, result):
+        """Writes the result: from here on the stage need not run again."""
+        files.write_json(self.directory / "result.json", result)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        return result
