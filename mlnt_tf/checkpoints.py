@@ -33,7 +33,10 @@ class Position:
 
 
 def variables_of(model):
-    """{name: variable}: networks (dropout's seeds are among their variables), slots and step counters, metrics."""
+    """{name: variable}: networks (dropout's seeds are among their variables), slots and step counters, metrics.
+
+    Named by their place: the names of Keras's layers count those that the process has made before.
+    """
     groups = {"model": model.variables, "optimizer": model.optimizer.variables,
               "meta_optimizer": getattr(model, "meta_optimizer", model.optimizer).variables,
               "metrics": model.metrics_variables}
@@ -42,7 +45,7 @@ def variables_of(model):
         for index, variable in enumerate(variables):
             if id(variable) not in seen:
                 seen.add(id(variable))
-                found[f"{group}/{index}/{variable.path}"] = variable
+                found[f"{group}/{index}"] = variable
     return found
 
 
@@ -185,9 +188,11 @@ class Checkpoints(keras.callbacks.Callback):
         self.save(epoch + 1, 0, {})
 
     def save(self, epoch, step, logs):
-        arrays = {name: variable.numpy() for name, variable in variables_of(self.model).items()}
+        variables = variables_of(self.model)
+        arrays = {name: variable.numpy() for name, variable in variables.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not name.startswith("metrics/") and not np.isfinite(array).all():
-                raise NonFiniteLoss(f"{name} holds nan or infinite values after step {step} of epoch {epoch + 1}")
+                raise NonFiniteLoss(f"{variables[name].path} has values that are nan or infinite after step "
+                                    f"{int(self.model.step)}")
         write(self.directory, Position(epoch, step, tuple(self.history),
                                        {name: float(value) for name, value in logs.items()}, self.clock()), arrays)
