@@ -14,7 +14,8 @@ def fast_weights(theta, inner_gradient, inner_rate):
     return [weight - inner_rate * gradient for weight, gradient in zip(theta, inner_gradient)]
 
 
-def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate, order, reduce):
+def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate, order, reduce,
+                  unroll=False):
     """(1/M) sum_m grad J(theta'_m), and the mean of the J themselves.
 
     First order takes the inner gradient as a constant: the gradient of J at theta'_m. The inner losses differ in
@@ -31,6 +32,7 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
       num_synthetic: M, at least 1.
       inner_rate: alpha.
       order: "first" or "full".
+      unroll: repeat the graph M times in place of the loop, in which replicas cannot meet.
 
     Returns:
       (list of gradients like theta, float32 scalar consistency loss).
@@ -42,6 +44,13 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
         gradient, loss = one(synthetic_labels(m))
         return m + 1, [total + part for total, part in zip(total_gradient, gradient)], total_loss + loss
 
+    if unroll:
+        total = None
+        for m in range(num_synthetic):
+            with tf.control_dependencies(total and total[0] or []):  # one after another, to hold the memory of one
+                gradient, loss = one(synthetic_labels(m))
+            total = ([mine + part for mine, part in zip(total[0], gradient)], total[1] + loss) if m else (gradient, loss)
+        return [part / num_synthetic for part in total[0]], total[1] / num_synthetic
     start = (tf.constant(0), [tf.zeros_like(weight) for weight in theta], tf.constant(0.0))
     _, gradient, loss = tf.while_loop(lambda m, *_: m < num_synthetic, add, start,
                                       parallel_iterations=1, maximum_iterations=num_synthetic)

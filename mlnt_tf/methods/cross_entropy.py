@@ -27,7 +27,7 @@ class CrossEntropy(keras.Model):
         if not network.built:
             raise ValueError("the network must be built: give it a keras.Input, or call it once. Received: "
                              f"{network.name!r} without weights")
-        self.student = network
+        self.student, self.replicas = network, tf.distribute.get_strategy().num_replicas_in_sync
         try:
             self.teacher = keras.models.clone_model(network)
         except (TypeError, NotImplementedError) as error:
@@ -48,9 +48,7 @@ class CrossEntropy(keras.Model):
         self.loss_metric = mean(name="loss")
         self.given_accuracy = accuracy(name="accuracy")
         self.true_accuracy = accuracy(name="true_accuracy")
-        self.test_loss = mean(name="loss")
-        self.student_accuracy = accuracy(name="accuracy")
-        self.teacher_accuracy = accuracy(name="teacher_accuracy")
+        self.validation_metrics = [mean(name=name) for name in ("loss", "accuracy", "teacher_accuracy")]
 
     def compile(self, *, learning_rate, momentum=0.9, weight_decay=0.0, **kwargs):
         """Sets the classification update (paper eq. 9).
@@ -77,7 +75,7 @@ class CrossEntropy(keras.Model):
     def train_step(self, batch):
         rates = self.rates()
         gradients, logits, loss = self.classification_gradients(batch)
-        self.optimizer.apply(gradients, self.student.trainable_variables)
+        self.apply(self.optimizer, gradients)
         self.update_teacher(batch["image"], rates["ema_decay"])
         return {**self.track(batch, logits, loss), **rates}
 
@@ -91,11 +89,19 @@ class CrossEntropy(keras.Model):
             loss = losses.cross_entropy(batch["label"], logits)
             if self.student.losses:  # regularizers of the user's own layers
                 loss += tf.add_n(self.student.losses)
-        return self.reduce(tape.gradient(loss, self.student.trainable_variables)), logits, loss
+        return tape.gradient(loss, self.student.trainable_variables), logits, loss
 
-    def reduce(self, gradients):
-        """The mean over replicas of a list of gradients; the one place where replicas meet."""
-        return gradients
+    def reduce(self, tensors):
+        """The mean over replicas of a list of tensors."""
+        if self.replicas == 1:
+            return tensors
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+    def apply(self, optimizer, gradients):
+        """Takes the optimizer's step by the mean of the replicas' gradients: Keras sums them."""
+        if self.replicas > 1:
+            gradients = [None if gradient is None else gradient / self.replicas for gradient in gradients]
+        optimizer.apply(gradients, self.student.trainable_variables)
 
     def update_teacher(self, images, decay):
         """theta~ <- gamma theta~ + (1 - gamma) theta, after the step (paper eq. 3)."""
@@ -128,6 +134,7 @@ class CrossEntropy(keras.Model):
 
     def track(self, batch, logits, loss, consistency=0.0):
         """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log."""
+        loss, consistency = self.reduce([loss, tf.convert_to_tensor(consistency)])
         bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(loss + consistency)
         self.nonfinite_step.assign(tf.where(bad, self.step, self.nonfinite_step))
         self.loss_metric.update_state(loss)
@@ -139,11 +146,20 @@ class CrossEntropy(keras.Model):
         return {metric.name: metric.result() for metric in tracked}
 
     def test_step(self, batch):
-        """Student and teacher side by side, both with their moving statistics."""
-        logits = self.student(batch["image"], training=False)
-        self.test_loss.update_state(losses.cross_entropy(batch["label"], logits),
-                                    sample_weight=tf.shape(batch["label"])[0])
-        self.student_accuracy.update_state(batch["label"], logits)
-        self.teacher_accuracy.update_state(batch["label"], self.teacher(batch["image"], training=False))
-        return {metric.name: metric.result()
-                for metric in (self.test_loss, self.student_accuracy, self.teacher_accuracy)}
+        """Student and teacher side by side, both with their moving statistics.
+
+        A label below 0 fills a batch up to what the replicas can share evenly, and does not count.
+        """
+        labels = tf.maximum(batch["label"], 0)
+        student, teacher = (tf.cast(network(batch["image"], training=False), tf.float32)
+                            for network in (self.student, self.teacher))
+        measured = [tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student),
+                    *(tf.cast(tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels, tf.float32)
+                      for logits in (student, teacher)),
+                    tf.cast(batch["label"] >= 0, tf.float32)]
+        if self.replicas > 1:  # every replica counts the whole batch: their shares may differ in what does not count
+            measured = tf.unstack(tf.distribute.get_replica_context().all_gather(tf.stack(measured, axis=1), axis=0),
+                                  axis=1)
+        for metric, values in zip(self.validation_metrics, measured):
+            metric.update_state(values, sample_weight=measured[-1])
+        return {metric.name: metric.result() for metric in self.validation_metrics}

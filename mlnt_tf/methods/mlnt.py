@@ -21,6 +21,8 @@ class MLNT(CrossEntropy):
       transfer_ratio: rho/k, the share of the batch that takes a neighbour's label.
       inner_rate: alpha, the step size of the inner gradient step.
       meta_order: "first" takes the inner gradient as a constant, "full" differentiates through it.
+      inner_reduce: on several replicas, "global" takes the inner step by the mean of their gradients, so that their
+        number changes nothing; "replica" spares the M all-reduces: each takes its own, by its share of the batch.
       update_mode: "sequential" takes the classification gradient at the weights after the meta update (the paper),
         "joint" takes both at the same weights (the released code).
       mentor: a network, left as it is, whose predictions are merged into the teacher's (eq. 12), or None.
@@ -37,7 +39,7 @@ class MLNT(CrossEntropy):
     """
 
     def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2, meta_order="first",
-                 update_mode="sequential", mentor=None, teacher_weight=0.5, seed=0, **kwargs):
+                 inner_reduce="global", update_mode="sequential", mentor=None, teacher_weight=0.5, seed=0, **kwargs):
         if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
             raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
                              f"Received: num_synthetic={num_synthetic}, transfer_ratio={transfer_ratio}")
@@ -45,6 +47,8 @@ class MLNT(CrossEntropy):
             raise ValueError(f"meta_order must be 'first' or 'full'. Received: meta_order={meta_order!r}")
         if update_mode not in ("sequential", "joint"):
             raise ValueError(f"update_mode must be 'sequential' or 'joint'. Received: update_mode={update_mode!r}")
+        if inner_reduce not in ("global", "replica"):
+            raise ValueError(f"inner_reduce must be 'global' or 'replica'. Received: inner_reduce={inner_reduce!r}")
         if mentor is network:
             raise ValueError("the mentor must be a network of its own. Received: the network that is trained")
         if meta_order == "full" and num_synthetic:
@@ -52,7 +56,7 @@ class MLNT(CrossEntropy):
         super().__init__(network, **kwargs)
         self.num_synthetic, self.transfer_ratio, self.inner_rate = num_synthetic, transfer_ratio, inner_rate
         self.meta_order, self.update_mode, self.seed = meta_order, update_mode, seed
-        self.teacher_weight, self.mentor = teacher_weight, mentor
+        self.teacher_weight, self.mentor, self.inner_reduce = teacher_weight, mentor, inner_reduce
         self.consistency_metric = keras.metrics.Mean(name="consistency")
 
     def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0, meta_momentum=0.0, **kwargs):
@@ -77,18 +81,17 @@ class MLNT(CrossEntropy):
         meta, classification = (batch["meta"], batch["classification"]) if "meta" in batch else (batch, batch)
         if not self.num_synthetic:
             return super().train_step(classification)
-        rates, theta = self.rates(), self.student.trainable_variables
+        rates = self.rates()
         meta_gradients, consistency = self.meta_gradients(meta)
         if self.update_mode == "sequential":
-            self.meta_optimizer.apply(meta_gradients, theta)
+            self.apply(self.meta_optimizer, meta_gradients)
         gradients, logits, loss = self.classification_gradients(classification)
-        self.optimizer.apply(gradients, theta)
+        self.apply(self.optimizer, gradients)
         if self.update_mode == "joint":  # last, so that the weight decay is that of the old weights too
-            self.meta_optimizer.apply(meta_gradients, theta)
+            self.apply(self.meta_optimizer, meta_gradients)
         self.update_teacher(meta["image"], rates["ema_decay"])
-        self.consistency_metric.update_state(consistency)
         logs = self.track(classification, logits, loss, consistency)
-        return {**logs, "consistency": self.consistency_metric.result(), **rates}
+        return {**logs, **rates}
 
     def meta_gradients(self, batch):
         """The meta gradient at the student's weights, and the consistency loss (eq. 6, 8): (gradients, scalar)."""
@@ -97,7 +100,8 @@ class MLNT(CrossEntropy):
         if labels.shape[0] is None:
             raise ValueError("the batches must have a fixed size, as by batch(…, drop_remainder=True): rho is a share "
                              f"of it. Received: labels of shape {labels.shape}")
-        count = synthetic.transfer_count(labels.shape[0], self.transfer_ratio)
+        count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         fixed = [variable.value for variable in self.student.non_trainable_variables]
 
         def forward(weights, images):  # batch statistics are used; what they would write is dropped
@@ -106,9 +110,12 @@ class MLNT(CrossEntropy):
         gradients, consistency = objective.meta_gradient(
             forward, [tf.convert_to_tensor(variable.value) for variable in self.student.trainable_variables], images,
             self.targets(images, step),
-            lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m),
-            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order, reduce=self.reduce)
-        return self.reduce(gradients), consistency
+            lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m,
+                                                replica=replica, replicas=self.replicas),
+            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order,
+            reduce=self.reduce if self.inner_reduce == "global" else lambda gradients: gradients,
+            unroll=self.replicas > 1)
+        return gradients, consistency
 
     def targets(self, images, step):
         """What the network shall agree with: the teacher, merged with the mentor if there is one; [batch, classes]."""
