@@ -80,7 +80,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         found = {name: logs[name] for name in ("loss", "consistency") if not math.isfinite(logs.get(name, 0.0))}
         if found:
             losses = ", ".join(f"{name}={float(value)}" for name, value in found.items())
-            raise NonFiniteLoss(f"{losses} at step {int(self.model.nonfinite_step)}")
+            raise NonFiniteLoss(f"{losses} at step {self.model.nonfinite_step.numpy()}")
 
 
 class Progress(keras.callbacks.Callback):

@@ -35,5 +35,5 @@ class EmaTeacher(keras.callbacks.Callback):
         model.decay_end.assign(self.decay)
         model.decay_boundary.assign(self.ramp_steps)
         model.teacher_statistics = self.statistics
-        if int(model.optimizer.iterations) == 0:  # theta~ = theta at the start; a resumed run keeps its average
+        if model.optimizer.iterations.numpy() == 0:  # theta~ = theta at the start; a resumed run keeps its average
             model.teacher.set_weights(model.student.get_weights())

@@ -32,7 +32,7 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
       num_synthetic: M, at least 1.
       inner_rate: alpha.
       order: "first" or "full".
-      unroll: repeat the graph M times in place of the loop, in which replicas cannot meet.
+      unroll: repeat the graph M times: replicas that meet in `forward` or `reduce` cannot do so in a loop.
 
     Returns:
       (list of gradients like theta, float32 scalar consistency loss).
@@ -40,21 +40,32 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
     one = _first_order(forward, theta, images, targets, inner_rate, reduce) if order == "first" else \
         _full_order(forward, theta, images, targets, inner_rate, reduce)
 
+    def at(m):
+        return one(synthetic_labels(m))
+
+    return (unrolled_mean if unroll else mean_over_m)(at, theta, num_synthetic)
+
+
+def mean_over_m(one, theta, num_synthetic):
+    """The mean over m of `one`: m -> (gradients like theta, scalar); in a loop, so in the memory of one."""
     def add(m, total_gradient, total_loss):
-        gradient, loss = one(synthetic_labels(m))
+        gradient, loss = one(m)
         return m + 1, [total + part for total, part in zip(total_gradient, gradient)], total_loss + loss
 
-    if unroll:
-        total = None
-        for m in range(num_synthetic):
-            with tf.control_dependencies(total and total[0] or []):  # one after another, to hold the memory of one
-                gradient, loss = one(synthetic_labels(m))
-            total = ([mine + part for mine, part in zip(total[0], gradient)], total[1] + loss) if m else (gradient, loss)
-        return [part / num_synthetic for part in total[0]], total[1] / num_synthetic
     start = (tf.constant(0), [tf.zeros_like(weight) for weight in theta], tf.constant(0.0))
     _, gradient, loss = tf.while_loop(lambda m, *_: m < num_synthetic, add, start,
                                       parallel_iterations=1, maximum_iterations=num_synthetic)
     return [total / num_synthetic for total in gradient], loss / num_synthetic
+
+
+def unrolled_mean(one, theta, num_synthetic):
+    """The same with the graph repeated M times."""
+    total, loss = [tf.zeros_like(weight) for weight in theta], tf.constant(0.0)
+    for m in range(num_synthetic):
+        with tf.control_dependencies(total):  # one after another, to hold the memory of one
+            gradient, part = one(m)
+        total, loss = [sum_ + more for sum_, more in zip(total, gradient)], loss + part
+    return [sum_ / num_synthetic for sum_ in total], loss / num_synthetic
 
 
 def _first_order(forward, theta, images, targets, inner_rate, reduce):

@@ -4,10 +4,11 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
+from mlnt_tf.methods.distributed_fit import DistributedModel
 from mlnt_tf.optimizer import CoupledSGD
 
 
-class CrossEntropy(keras.Model):
+class CrossEntropy(DistributedModel):
     """A student, trained with cross entropy on the given labels, and its teacher, an average of its weights.
 
     The teacher stands still until `mlnt_tf.EmaTeacher` is among the callbacks of `fit`.
@@ -27,7 +28,7 @@ class CrossEntropy(keras.Model):
         if not network.built:
             raise ValueError("the network must be built: give it a keras.Input, or call it once. Received: "
                              f"{network.name!r} without weights")
-        self.student, self.replicas = network, tf.distribute.get_strategy().num_replicas_in_sync
+        self.student = network
         try:
             self.teacher = keras.models.clone_model(network)
         except (TypeError, NotImplementedError) as error:
@@ -77,7 +78,7 @@ class CrossEntropy(keras.Model):
         gradients, logits, loss = self.classification_gradients(batch)
         self.apply(self.optimizer, gradients)
         self.update_teacher(batch["image"], rates["ema_decay"])
-        return {**self.track(batch, logits, loss), **rates}
+        return {**self.track(batch, logits, loss=loss), **rates}
 
     def classification_gradients(self, batch):
         """The gradient of Lc at the student's weights: (gradients, logits [batch, classes], loss).
@@ -132,14 +133,20 @@ class CrossEntropy(keras.Model):
         decay = tf.where(self.step < self.decay_boundary, self.decay_start, self.decay_end)
         return {"learning_rate": tf.convert_to_tensor(self.optimizer.learning_rate), "ema_decay": decay}
 
-    def track(self, batch, logits, loss, consistency=0.0):
-        """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log."""
-        loss, consistency = self.reduce([loss, tf.convert_to_tensor(consistency)])
-        bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(loss + consistency)
+    def track(self, batch, logits, **measured):
+        """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log.
+
+        `measured` are the loss and what the method adds to it, scalars of this replica, each with a metric of its name.
+        """
+        measured = dict(zip(measured, self.reduce(list(measured.values()))))
+        bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(tf.add_n(list(measured.values())))
         self.nonfinite_step.assign(tf.where(bad, self.step, self.nonfinite_step))
-        self.loss_metric.update_state(loss)
         self.given_accuracy.update_state(batch["label"], logits)
-        tracked = [self.loss_metric, self.given_accuracy]
+        tracked = [self.given_accuracy]
+        for name, value in measured.items():
+            metric = getattr(self, f"{name}_metric")
+            metric.update_state(value)
+            tracked.append(metric)
         if "true_label" in batch:
             self.true_accuracy.update_state(batch["true_label"], logits)
             tracked.append(self.true_accuracy)
@@ -159,7 +166,7 @@ class CrossEntropy(keras.Model):
                     tf.cast(batch["label"] >= 0, tf.float32)]
         if self.replicas > 1:  # every replica counts the whole batch: their shares may differ in what does not count
             measured = tf.unstack(tf.distribute.get_replica_context().all_gather(tf.stack(measured, axis=1), axis=0),
-                                  axis=1)
+                                  num=len(measured), axis=1)
         for metric, values in zip(self.validation_metrics, measured):
             metric.update_state(values, sample_weight=measured[-1])
         return {metric.name: metric.result() for metric in self.validation_metrics}

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses, schedules
-from mlnt_tf.meta import objective, synthetic
+from mlnt_tf.meta import objective, replicated, synthetic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.optimizer import CoupledSGD
 
@@ -77,6 +77,12 @@ class MLNT(CrossEntropy):
     def teacher_forward_in_step(self):
         return self.num_synthetic > 0
 
+    @property
+    def synchronized(self):
+        """Whether replicas meet within the network's forward pass."""
+        return any(getattr(layer, "synchronized", False)
+                   for layer in self.student._flatten_layers(include_self=False, recursive=True))
+
     def train_step(self, batch):
         meta, classification = (batch["meta"], batch["classification"]) if "meta" in batch else (batch, batch)
         if not self.num_synthetic:
@@ -90,7 +96,7 @@ class MLNT(CrossEntropy):
         if self.update_mode == "joint":  # last, so that the weight decay is that of the old weights too
             self.apply(self.meta_optimizer, meta_gradients)
         self.update_teacher(meta["image"], rates["ema_decay"])
-        logs = self.track(classification, logits, loss, consistency)
+        logs = self.track(classification, logits, loss=loss, consistency=consistency)
         return {**logs, **rates}
 
     def meta_gradients(self, batch):
@@ -107,15 +113,18 @@ class MLNT(CrossEntropy):
         def forward(weights, images):  # batch statistics are used; what they would write is dropped
             return tf.cast(self.student.stateless_call(weights, fixed, images, training=True)[0], tf.float32)
 
-        gradients, consistency = objective.meta_gradient(
+        over_replicas, options = self.replicas > 1 and self.inner_reduce == "global", {}
+        if self.replicas > 1 and self.synchronized:
+            meta_gradient, options = objective.meta_gradient, {"unroll": True}
+        else:
+            meta_gradient = replicated.meta_gradient if over_replicas else objective.meta_gradient
+        return meta_gradient(
             forward, [tf.convert_to_tensor(variable.value) for variable in self.student.trainable_variables], images,
             self.targets(images, step),
             lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m,
                                                 replica=replica, replicas=self.replicas),
             num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order,
-            reduce=self.reduce if self.inner_reduce == "global" else lambda gradients: gradients,
-            unroll=self.replicas > 1)
-        return gradients, consistency
+            reduce=self.reduce if over_replicas else lambda gradients: gradients, **options)
 
     def targets(self, images, step):
         """What the network shall agree with: the teacher, merged with the mentor if there is one; [batch, classes]."""

@@ -9,9 +9,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with the same numbers, computed by FusedBatchNormV3.
 
     Keras takes `tf.nn.moments`, which stops the gradient of the mean, so that second derivatives through it are
-    wrong; the fused kernel has its own, right ones. Moving statistics are averaged over replicas. Inputs of rank 2 or
-    4 with the channels last are fused; others, masks, renorm,
-    synchronized and float64 go to Keras's code.
+    wrong; the fused kernel has its own, right ones. Moving statistics are averaged over replicas. `synchronized=True`
+    takes the batch statistics over all replicas, right in the second order too. Inputs of rank 2 or 4 with the
+    channels last are fused; others, masks, renorm and float64 go to Keras's code.
     """
 
     def add_weight(self, *args, trainable=True, **kwargs):
@@ -23,13 +23,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def fused(self):
         """Whether the built layer's inputs are such that it takes the fused kernel; masks aside."""
         return self.built and self.input_spec.ndim in (2, 4) and self.axis in (-1, self.input_spec.ndim - 1) \
-            and self.compute_dtype != "float64" and not self.renorm and not self.synchronized
+            and self.compute_dtype != "float64" and not self.renorm
 
     def call(self, inputs, training=None, mask=None):
         rank = len(inputs.shape)
         if not self.fused or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
+        if training and self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return self.normalize_over_replicas(tf.cast(inputs, tf.float32))
         images = tf.cast(inputs, self.compute_dtype)
         images = images[:, None, None, :] if rank == 2 else images
         channels = images.shape[-1]
@@ -42,12 +44,29 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         if training:
             count = tf.cast(tf.size(images) // channels, tf.float32)
             variance *= tf.maximum(count - 1.0, 1.0) / count  # the kernel applies Bessel's correction, Keras does not
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
+            self.move_statistics(mean, variance)
         return outputs[:, 0, 0, :] if rank == 2 else outputs
 
+    def move_statistics(self, mean, variance):
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
 
-def fuse_batch_norm(network):
+    def normalize_over_replicas(self, inputs):
+        """By the mean and variance of the global batch, float32 [..., channels] of each replica, in one gathering."""
+        axes = list(range(len(inputs.shape) - 1))
+        mean = tf.reduce_mean(inputs, axis=axes)
+        variance = tf.reduce_mean(tf.square(inputs - mean), axis=axes)
+        gathered = tf.distribute.get_replica_context().all_gather(tf.stack([mean, variance])[None], axis=0)
+        means, variances = tf.unstack(tf.ensure_shape(gathered, [None, 2, inputs.shape[-1]]), axis=1)
+        mean = tf.reduce_mean(means, axis=0)
+        variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)
+        self.move_statistics(mean, variance)
+        scale = tf.math.rsqrt(variance + self.epsilon) * (tf.cast(self.gamma, tf.float32) if self.scale else 1.0)
+        outputs = (inputs - mean) * scale + (tf.cast(self.beta, tf.float32) if self.center else 0.0)
+        return tf.cast(outputs, self.compute_dtype)
+
+
+def fuse_batch_norm(network, *, synchronized=False):
     """A copy of a network, same weights, with `FusedBatchNormalization` in place of Keras's batch normalization.
 
     Networks of `keras.applications` and nested networks are converted too; a layer the fused kernel cannot serve (see
@@ -55,6 +74,7 @@ def fuse_batch_norm(network):
 
     Args:
       network: a functional or sequential model, built.
+      synchronized: whether batch statistics are taken over all replicas.
 
     Returns:
       a model of the same kind, names and numbers, with weights of its own; the network is left as it is.
@@ -64,7 +84,10 @@ def fuse_batch_norm(network):
     """
     def clone(layer):
         kind = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
-        return kind.from_config(layer.get_config())
+        settings = layer.get_config()
+        if synchronized and issubclass(kind, keras.layers.BatchNormalization):
+            settings["synchronized"] = True
+        return kind.from_config(settings)
 
     try:
         if not network.built:
