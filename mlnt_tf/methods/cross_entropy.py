@@ -78,7 +78,7 @@ class CrossEntropy(DistributedModel):
         gradients, logits, loss = self.classification_gradients(batch)
         self.apply(self.optimizer, gradients)
         self.update_teacher(batch["image"], rates["ema_decay"])
-        return {**self.track(batch, logits, loss=loss), **rates}
+        return {**self.track(batch, logits, *self.reduce([loss])), **rates}
 
     def classification_gradients(self, batch):
         """The gradient of Lc at the student's weights: (gradients, logits [batch, classes], loss).
@@ -133,20 +133,13 @@ class CrossEntropy(DistributedModel):
         decay = tf.where(self.step < self.decay_boundary, self.decay_start, self.decay_end)
         return {"learning_rate": tf.convert_to_tensor(self.optimizer.learning_rate), "ema_decay": decay}
 
-    def track(self, batch, logits, **measured):
-        """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log.
-
-        `measured` are the loss and what the method adds to it, scalars of this replica, each with a metric of its name.
-        """
-        measured = dict(zip(measured, self.reduce(list(measured.values()))))
-        bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(tf.add_n(list(measured.values())))
+    def track(self, batch, logits, loss, consistency=0.0):
+        """Updates the metrics, notes the first step (from 1) whose losses are not finite; returns what to log."""
+        bad = (self.nonfinite_step == 0) & ~tf.math.is_finite(loss + consistency)
         self.nonfinite_step.assign(tf.where(bad, self.step, self.nonfinite_step))
+        self.loss_metric.update_state(loss)
         self.given_accuracy.update_state(batch["label"], logits)
-        tracked = [self.given_accuracy]
-        for name, value in measured.items():
-            metric = getattr(self, f"{name}_metric")
-            metric.update_state(value)
-            tracked.append(metric)
+        tracked = [self.loss_metric, self.given_accuracy]
         if "true_label" in batch:
             self.true_accuracy.update_state(batch["true_label"], logits)
             tracked.append(self.true_accuracy)
