@@ -114,6 +114,7 @@ class Checkpoints(keras.callbacks.Callback):
       position, arrays: from `newest`.
       every: steps; 0 is never within an epoch.
       clock: function without arguments, the seconds spent so far.
+      writes: whether this worker writes; the others only take part where variables are read together.
 
     Raises:
       NonFiniteLoss: a weight or an optimizer's slot is nan or infinite.
@@ -121,9 +122,9 @@ class Checkpoints(keras.callbacks.Callback):
       OSError: it cannot be written.
     """
 
-    def __init__(self, directory, position, arrays, *, every, clock):
+    def __init__(self, directory, position, arrays, *, every, clock, writes=True):
         super().__init__()
-        self.directory, self.start, self.every, self.clock = directory, position, every, clock
+        self.directory, self.start, self.every, self.clock, self.writes = directory, position, every, clock, writes
         self.metrics = {name: array for name, array in arrays.items() if name.startswith("metrics/")}
         self.history, self.logs = list(position.history), position.logs
         self.asked_to_end = False
@@ -194,5 +195,7 @@ class Checkpoints(keras.callbacks.Callback):
             if array.dtype.kind == "f" and not name.startswith("metrics/") and not np.isfinite(array).all():
                 raise NonFiniteLoss(f"{variables[name].path} has values that are nan or infinite after step "
                                     f"{int(self.model.step)}")
-        write(self.directory, Position(epoch, step, tuple(self.history),
-                                       {name: float(value) for name, value in logs.items()}, self.clock()), arrays)
+        if self.writes:
+            write(self.directory, Position(epoch, step, tuple(self.history),
+                                           {name: float(value) for name, value in logs.items()}, self.clock()),
+                  arrays)

@@ -12,7 +12,7 @@ from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 PATHS = ("data_dir", "output_dir")
-WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every")  # on the result
+WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices", "logical_devices")  # on the result
 
 
 def parse(argv):

@@ -30,9 +30,10 @@ class Examples:
     realized_rate: float
     steps_per_epoch: int
 
-    def batches(self, split, config):
+    def batches(self, split, config, *, multiple=1):
         """Un-augmented images in order, with the true labels."""
-        return pipeline.evaluation_batches(split, split.labels, self.normalizer, batch_size=config.batch_size)
+        return pipeline.evaluation_batches(split, split.labels, self.normalizer, batch_size=config.batch_size,
+                                           multiple=multiple)
 
 
 def load_examples(config):
@@ -74,29 +75,31 @@ def load_examples(config):
     return examples
 
 
-def run(config, *, jit_compile, examples, output_dir, versions):
+def run(config, *, jit_compile, devices, examples, output_dir, versions):
     """Every stage of the run; a stage that an earlier call has finished is taken from its directory.
 
     Returns:
       the contents of results.json, which it writes last.
     """
     write_noise_table(output_dir / "noise.csv", examples)
-    stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile)
+    stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile, devices)
     baseline = stage.results() or train_cross_entropy(stage)
-    iterations, best = [], (stage.network("student"), baseline["student"]["best_validation"], "cross entropy student")
-    mentor = best[0]  # before the first iteration it gives the features alone
+    iterations, best = [], (stage, "student", baseline["student"]["best_validation"])
+    mentor = stage.network("student")  # before the first iteration it gives the features alone
     for iteration in range(1, config.iterations + 1) if config.method == "mlnt" else ():
-        stage = Stage(f"iteration {iteration}", output_dir / f"iteration_{iteration}", config, examples, jit_compile)
+        stage = Stage(f"iteration {iteration}", output_dir / f"iteration_{iteration}", config, examples, jit_compile,
+                      devices)
         result = stage.results() or train_iteration(stage, iteration, mentor)
         role = result["mentor"]
         mentor = stage.network(role)
         iterations.append(result)
-        if iteration == 1 or result[role]["best_validation"] >= best[1]:
-            best = mentor, result[role]["best_validation"], f"iteration {iteration} {role}"
-    network, _, exported = best
-    export.export_saved_model(network, output_dir / "saved_model", normalize=examples.normalizer,
+        if iteration == 1 or result[role]["best_validation"] >= best[2]:
+            best = stage, role, result[role]["best_validation"]
+    stage, role, _ = best
+    network = stage.network(role)
+    export.export_saved_model(stage.undistributed(role), output_dir / "saved_model", normalize=examples.normalizer,
                               input_shape=examples.train.images.shape[1:], class_names=examples.class_names)
-    probabilities = mentoring.predict(network, examples.batches(examples.train, config))
+    probabilities = mentoring.predict(network, examples.batches(examples.train, config, multiple=devices.replicas))
     write_suspects(output_dir / "suspects.csv", probabilities, examples)
     results = {
         "method": config.method, "dataset": config.dataset, "seed": config.seed,
@@ -104,11 +107,12 @@ def run(config, *, jit_compile, examples, output_dir, versions):
                   "realized_rate": examples.realized_rate},
         "train_examples": len(examples.train),
         "cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"], "iterations": iterations,
-        "exported": exported,
+        "exported": f"{stage.name} {role}",
         "exported_filter": mentoring.count_filter(
             mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.given,
             examples.train.labels),
-        "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
+        "test_accuracy": mentoring.accuracy(
+            network, examples.batches(examples.test, config, multiple=devices.replicas), examples.test.labels),
         "versions": versions}
     files.write_json(output_dir / "results.json", results)
     return results
@@ -117,7 +121,7 @@ def run(config, *, jit_compile, examples, output_dir, versions):
 def train_cross_entropy(stage):
     """The baseline, which also gives the features of the first neighbours."""
     config, epochs = stage.config, stage.config.baseline_epochs
-    with tf.distribute.get_strategy().scope():
+    with stage.devices.scope():
         model = CrossEntropy(stage.new_network())
         model.compile(learning_rate=stage.learning_rate(epochs), momentum=config.momentum,
                       weight_decay=config.weight_decay, jit_compile=stage.jit_compile,
@@ -129,7 +133,7 @@ def train_iteration(stage, iteration, mentor):
     """One iteration of MLNT; `mentor` is the best network of the stage before."""
     config, examples = stage.config, stage.examples
     stage.directory.mkdir(parents=True, exist_ok=True)
-    unaugmented = examples.batches(examples.train, config)
+    unaugmented = examples.batches(examples.train, config, multiple=stage.devices.replicas)
     result = {"iteration": iteration}
     near, result["neighbors"] = neighborhood(stage, mentor, unaugmented) if config.num_synthetic else ({}, None)
     probability = None
@@ -146,12 +150,12 @@ def train_iteration(stage, iteration, mentor):
         batches = pipeline.two_streams(batches, stage.batches(
             config.epochs, probability=probability, threshold=config.tau, stream=1))
     steps = config.epochs * examples.steps_per_epoch
-    with tf.distribute.get_strategy().scope():
+    with stage.devices.scope():
         model = MLNT(
             stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
             inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
             meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
-            update_mode=config.update_mode,
+            inner_reduce=config.inner_reduce, update_mode=config.update_mode,
             mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
             seed=config.seed)
         model.compile(
@@ -187,11 +191,12 @@ def neighborhood(stage, network, unaugmented):
     table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend)
     logging.info("%s: %d nearest neighbours of %d examples by %s, recall %.4f against exact search", stage.name,
                  config.num_neighbors, len(features), table.backend, table.recall)
+    indices = stage.devices.of_chief(table.indices)  # of which each worker has found its own
     with files.whole(stage.directory / "neighbors.npy") as scratch:
-        np.save(scratch, table.indices)
+        np.save(scratch, indices)
     report = {"scope": "dataset", "backend": table.backend, "recall": table.recall}
     files.write_json(found, report)
-    return {"neighbors": table.indices}, report
+    return {"neighbors": indices}, report
 
 
 def kept_table(path, compute):

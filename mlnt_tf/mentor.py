@@ -1,6 +1,7 @@
 """The mentor: the best network of an iteration, frozen; what it says of the data decides what is trained on next."""
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import UserError
@@ -9,7 +10,7 @@ from mlnt_tf.models.registry import feature_extractor
 
 def predict(network, batches):
     """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
-    logits = np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+    logits = outputs_of(network, batches)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -21,8 +22,34 @@ def accuracy(network, batches, labels):
 
 def embed(network, batches, features):
     """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features]."""
-    extractor = feature_extractor(network, features)
-    return np.asarray(extractor.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+    with network.distribute_strategy.scope():
+        extractor = feature_extractor(network, features)
+    return outputs_of(extractor, batches)
+
+
+def outputs_of(network, batches):
+    """The network's outputs on batches {"id", "image"}, evaluation mode, in order: float32 [n, ...].
+
+    A network made under a strategy shares each batch among its replicas, of every worker; rows of id -1 are dropped.
+    """
+    strategy = network.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+
+    def share(batch):
+        context = tf.distribute.get_replica_context()
+        outputs = tf.cast(network(batch["image"], training=False), tf.float32)
+        return context.all_gather(outputs, axis=0), context.all_gather(batch["id"], axis=0)
+
+    @tf.function
+    def whole(batch):
+        return strategy.run(share, args=(batch,))
+
+    found = []
+    for batch in strategy.experimental_distribute_dataset(batches):
+        outputs, ids = (strategy.experimental_local_results(value)[0].numpy() for value in whole(batch))
+        found.append(outputs[ids >= 0])
+    return np.concatenate(found)
 
 
 def trusted(probability_of_given, tau):

@@ -13,8 +13,8 @@ from mlnt_tf.config import UserError
 PACKAGES = ("tensorflow", "keras", "scann", "tensorflow-datasets", "numpy", "scikit-learn")
 
 
-def prepare(config):
-    """Takes the device, sets the seed and the precision; True if XLA is to compile the step.
+def prepare(config, *, replicas=1):
+    """Takes the device, sets the seed and the precision; True if XLA is to compile the step (of each of `replicas`).
 
     Raises:
       UserError: a GPU is asked for and there is none.
@@ -23,8 +23,7 @@ def prepare(config):
     if config.device == "gpu" and not gpus:
         raise UserError("--device=gpu: TensorFlow sees no GPU; install with pip install .[gpu], check the driver, "
                         "or take --device=auto.")
-    if config.device == "cpu":
-        tf.config.set_visible_devices([], "GPU")
+    if config.device == "cpu" or config.logical_devices:
         gpus = []
     precision, why = config.precision, "asked for"
     if precision == "auto":
@@ -32,7 +31,8 @@ def prepare(config):
         precision = "mixed_bfloat16" if native else "float32"
         why = f"the {'GPU' if gpus else 'CPU'} multiplies bfloat16 {'natively' if native else 'no faster'}"
     keras.config.set_dtype_policy(precision)
-    jit_compile = bool(gpus) if config.jit_compile == "auto" else config.jit_compile == "true"
+    can_compile = bool(gpus) and not (replicas > 1 and config.sync_batch_norm)
+    jit_compile = can_compile if config.jit_compile == "auto" else config.jit_compile == "true"
     logging.info("device %s; precision %s (%s); XLA %s (--jit_compile=%s)", "GPU" if gpus else "CPU", precision, why,
                  "on" if jit_compile else "off", config.jit_compile)
     keras.utils.set_random_seed(config.seed)

@@ -10,6 +10,8 @@ from absl import logging
 
 from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedules
 from mlnt_tf.data import pipeline
+from mlnt_tf.config import UserError
+from mlnt_tf.models.layers import fuse_batch_norm
 from mlnt_tf.models.registry import build_network
 from mlnt_tf.teacher import EmaTeacher
 
@@ -19,12 +21,16 @@ ROLES = ("student", "teacher")
 class Stage:
     """One training from the initial weights to its results, with a directory of its own."""
 
-    def __init__(self, name, directory, config, examples, jit_compile):
+    def __init__(self, name, directory, config, examples, jit_compile, devices):
         self.name, self.directory, self.config, self.examples = name, directory, config, examples
-        self.jit_compile = jit_compile
+        self.jit_compile, self.devices = jit_compile, devices
         self.checkpoints = directory / "checkpoints"
         self.position, self.arrays = checkpoints.newest(self.checkpoints)  # where an interrupted call left it
         self.began = time.monotonic() - self.position.seconds
+        stands = np.int64([self.position.epoch, self.position.step, self.results() is not None])
+        if (devices.of_chief(stands) != stands).any():
+            raise UserError(f"worker {devices.worker} does not find the chief's checkpoints: --output_dir must be one "
+                            "directory that all workers share.")
 
     def results(self):
         """What a finished stage wrote, or None."""
@@ -32,14 +38,20 @@ class Stage:
         return json.loads(path.read_text()) if path.exists() else None
 
     def network(self, role):
-        """The best network of a finished stage."""
+        """The best network of a finished stage, on every device."""
+        with self.devices.scope():
+            return self.undistributed(role)
+
+    def undistributed(self, role):
+        """The same on one device."""
         return keras.models.load_model(self.directory / f"{role}_best.keras", compile=False)
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
         shape = self.examples.train.images.shape[1:]
-        return build_network(self.config.model, width=self.config.width, input_shape=shape,
-                             num_classes=len(self.examples.class_names), seed=self.config.seed)
+        network = build_network(self.config.model, width=self.config.width, input_shape=shape,
+                                num_classes=len(self.examples.class_names), seed=self.config.seed)
+        return fuse_batch_norm(network, synchronized=True) if self.config.sync_batch_norm else network
 
     def seconds(self):
         """Spent on this stage so far, in earlier calls too."""
@@ -50,8 +62,8 @@ class Stage:
         config, examples, position = self.config, self.examples, self.position
         return pipeline.training_batches(
             examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
-            first_epoch=position.epoch, first_step=position.step, steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
-            num_neighbors=config.num_neighbors, **kwargs)
+            first_epoch=position.epoch, first_step=position.step, steps_per_epoch=examples.steps_per_epoch,
+            seed=config.seed, augmented=config.augment, num_neighbors=config.num_neighbors, **kwargs)
 
     def learning_rate(self, epochs):
         """beta: falls to a tenth after the same share of the epochs in every stage."""
@@ -68,12 +80,12 @@ class Stage:
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
         validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
-                                                 batch_size=config.batch_size)
+                                                 batch_size=config.batch_size, multiple=self.devices.replicas)
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         position = self.position
         saving = checkpoints.Checkpoints(self.checkpoints, position, self.arrays, every=config.checkpoint_every,
-                                         clock=self.seconds)
+                                         clock=self.seconds, writes=self.devices.is_chief)
         best = [callbacks.SaveBest(role, self.directory / f"{role}_best.keras", position) for role in ROLES]
         if self.arrays:
             logging.info("%s: goes on after epoch %d, step %d", self.name, position.epoch, position.step)
@@ -85,7 +97,7 @@ class Stage:
                       callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])
-        test = examples.batches(examples.test, config)
+        test = examples.batches(examples.test, config, multiple=self.devices.replicas)
         measured = {}
         for role in ROLES:
             validated = [logs[callbacks.MONITORS[role]] for logs in saving.history]

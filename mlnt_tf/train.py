@@ -94,20 +94,25 @@ def train(config, output_dir):
     Raises:
       UserError, NonFiniteLoss, DiskError
     """
-    from mlnt_tf import iterate, runtime  # TensorFlow loads here, after the flags are known to be right
+    from mlnt_tf import devices as hardware, iterate, runtime  # TensorFlow loads here, after the flags are known right
 
-    jit_compile = runtime.prepare(config)
+    devices = hardware.pick(config)
+    if not devices.is_chief:
+        logging.set_verbosity(logging.WARNING)  # the chief tells
+    jit_compile = runtime.prepare(config, replicas=devices.replicas)
     examples = iterate.load_examples(config)
     with contextlib.ExitStack() as held:
         try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            held.enter_context(files.locked(output_dir))
-            files.write_text(output_dir / "flags.txt", "\n".join(flags.to_flag_lines(config)) + "\n")
+            if devices.is_chief:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                held.enter_context(files.locked(output_dir))
+                files.write_text(output_dir / "flags.txt", "\n".join(flags.to_flag_lines(config)) + "\n")
+            directory = held.enter_context(devices.directory(output_dir))
         except OSError as error:
             raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
         try:
-            return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
-                               versions=runtime.versions())
+            return iterate.run(config, jit_compile=jit_compile, devices=devices, examples=examples,
+                               output_dir=directory, versions=runtime.versions())
         except NonFiniteLoss as error:
             raise NonFiniteLoss(
                 f"{error}: the run stopped; what was saved before it lies in {output_dir}. "

@@ -158,9 +158,20 @@ def two_streams(meta, classification):
     return tf.data.Dataset.zip({"meta": meta, "classification": classification})
 
 
-def evaluation_batches(split, labels, normalizer, *, batch_size):
-    """Every example once, in order, un-augmented: batches of {"id", "image", "label"}, the last one smaller."""
+def evaluation_batches(split, labels, normalizer, *, batch_size, multiple=1):
+    """Every example once, in order, un-augmented: batches of {"id", "image", "label"}, the last one smaller.
+
+    It is filled up to a multiple of `multiple`, for replicas to share, with black images of id and label -1.
+    """
+    def fill_up(batch):
+        missing = tf.math.floormod(-tf.shape(batch["label"])[0], multiple)
+        return {name: tf.pad(value, [[0, missing]] + [[0, 0]] * (len(value.shape) - 1),
+                             constant_values=tf.cast(0 if name == "image" else -1, value.dtype))
+                for name, value in batch.items()}
+
     batches = tf.data.Dataset.from_tensor_slices({"id": split.ids, "image": split.images, "label": labels})
     batches = batches.batch(batch_size).map(lambda batch: {**batch, "image": normalizer(batch["image"])},
                                             num_parallel_calls=tf.data.AUTOTUNE)
+    if multiple > 1:
+        batches = batches.map(fill_up, num_parallel_calls=tf.data.AUTOTUNE)
     return (batches.cache() if 4 * split.images.size < CACHE_BELOW else batches).prefetch(2)

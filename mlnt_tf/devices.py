@@ -1,0 +1,150 @@
+"""Which devices train: a strategy of tf.distribute, picked once, before TensorFlow has looked at any device."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from mlnt_tf.config import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """The `strategy` networks and models are made under; this process is `worker` (from 0) of `workers`."""
+
+    strategy: tf.distribute.Strategy
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def replicas(self):
+        """In all: of every worker."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_chief(self):
+        """Whether this process is the one that writes."""
+        return self.worker == 0
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def of_chief(self, array):
+        """The chief's array of numbers, as every worker gets it; each waits here for all."""
+        if self.workers == 1:
+            return np.asarray(array)
+        mine = tf.constant(array) if self.is_chief else tf.zeros_like(array)
+
+        @tf.function
+        def meet():
+            return self.strategy.run(
+                lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine))
+
+        total = self.strategy.experimental_local_results(meet())[0].numpy()
+        return total // (self.replicas // self.workers)  # each replica of the chief has brought it
+
+    @contextlib.contextmanager
+    def directory(self, output_dir):
+        """Where this worker writes: the chief to `output_dir`, the others, who end with the same, to a copy that goes."""
+        self.wait_for_all()  # the chief has the lock
+        with contextlib.nullcontext(output_dir) if self.is_chief else \
+                tempfile.TemporaryDirectory(prefix="mlnt_tf_worker_") as directory:
+            if not self.is_chief and output_dir.exists():
+                shutil.copytree(output_dir, directory, dirs_exist_ok=True,
+                                ignore=shutil.ignore_patterns("saved_model", "lock", "writing_*", "events.*"))
+            self.wait_for_all()
+            yield pathlib.Path(directory)
+            self.wait_for_all()
+
+    def wait_for_all(self):
+        self.of_chief(np.int64(0))
+
+
+def pick(config):
+    """The devices that the flags ask for.
+
+    Raises:
+      UserError: they are not there, or the batch cannot be shared evenly among them.
+    """
+    if config.logical_devices:
+        tf.config.set_visible_devices([], "GPU")
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * config.logical_devices)
+    elif config.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    cluster = read_cluster(os.environ.get("TF_CONFIG", ""))
+    found = tf.config.get_visible_devices("GPU") or [None] * max(config.logical_devices, 1)
+    if config.num_devices > len(found):
+        raise UserError(f"--num_devices={config.num_devices} is above the {len(found)} there are: lower it, or rehearse "
+                        "with --logical_devices.")
+    count = config.num_devices or len(found)
+    kind = config.strategy
+    if kind == "auto":
+        kind = "multi_worker" if cluster else "mirrored" if count > 1 else "single"
+    if kind == "multi_worker":
+        devices = join(cluster, config, found[:count])
+    elif kind == "mirrored":
+        name = "CPU" if found[0] is None else "GPU"
+        devices = Devices(tf.distribute.MirroredStrategy([f"{name}:{index}" for index in range(count)]))
+    else:
+        devices = Devices(tf.distribute.get_strategy())
+    logging.info("--strategy=%s: %s, replicas: %d%s", config.strategy, kind, devices.replicas,
+                 f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else "")
+    check_shares(config, devices.replicas)
+    return devices
+
+
+def check_shares(config, replicas):
+    """Raises UserError unless `replicas` can share the batch evenly, and take every step that the flags ask for."""
+    batch = config.batch_size
+    if batch % replicas:
+        lower = batch // replicas * replicas
+        raise UserError(f"--batch_size={batch} cannot be shared evenly by {replicas} replicas: the nearest sizes are "
+                        f"{f'{lower} and ' * bool(lower)}{lower + replicas}.")
+    if replicas > 1 and config.meta_every > 1 and config.method == "mlnt" and config.num_synthetic:
+        raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} replicas: take "
+                        "--meta_every=1 or --strategy=single.")
+    if replicas > 1 and config.sync_batch_norm and config.jit_compile == "true":
+        raise UserError("--jit_compile=true cannot compile replicas that meet in --sync_batch_norm: leave one out.")
+
+
+def read_cluster(text):
+    """TF_CONFIG as (addresses of the workers, own number), or None where there is none or one worker alone.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+        workers, task = content["cluster"]["worker"], content["task"]
+        index = int(task["index"])
+        if task["type"] != "worker" or not 0 <= index < len(workers) or len(content["cluster"]) > 1:
+            raise ValueError("workers alone, and the task one of them")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"TF_CONFIG={text[:200]} cannot be used ({error}): write "
+                        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, or let '
+                        "launch/multi_worker.sh do it.") from error
+    return (workers, index) if len(workers) > 1 else None
+
+
+def join(cluster, config, gpus):
+    """Joins the other workers, who are waited for."""
+    if cluster is None:
+        raise UserError("--strategy=multi_worker needs TF_CONFIG with two workers or more: set it, or let "
+                        "launch/multi_worker.sh do it.")
+    if config.logical_devices > 1:
+        raise UserError(f"--logical_devices={config.logical_devices} is for one process: with several take a worker "
+                        "for each CPU device.")
+    if gpus[0] is not None:
+        tf.config.set_visible_devices(gpus, "GPU")
+    workers, index = cluster
+    return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, len(workers))
