@@ -36,6 +36,26 @@ class Devices:
     def scope(self):
         return self.strategy.scope()
 
+    def shared(self, batches, *, endless=False):
+        """The replicas' parts of global batches, in order, with their sizes known: what `fit` takes.
+
+        Args:
+          batches: a data set of nested arrays [batch, ...], of a size that the replicas can share evenly.
+          endless: whether the caller counts the steps; only then does TensorFlow keep the sizes static over workers.
+        """
+        if self.workers == 1:
+            return batches  # MirroredStrategy cuts them itself
+        here = self.replicas // self.workers
+
+        def parts(batch):
+            def cut(value):
+                size = -1 if value.shape[0] is None else value.shape[0] // self.replicas
+                return tf.reshape(value, [self.replicas, size, *value.shape[1:]])[self.worker * here:][:here]
+            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+
+        mine = batches.flat_map(parts)
+        return self.strategy.distribute_datasets_from_function(lambda _: mine.repeat() if endless else mine)
+
     def of_chief(self, array):
         """The chief's array of numbers, as every worker gets it; each waits here for all."""
         if self.workers == 1:

@@ -92,8 +92,8 @@ class Stage:
             checkpoints.restore(model, self.arrays, self.checkpoints)
             self.arrays = None  # they are large
         with saving.watching():
-            model.fit(batches, initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=steps,
-                      validation_data=validation, verbose=0, shuffle=False,
+            model.fit(self.devices.shared(batches, endless=True), initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=steps,
+                      validation_data=self.devices.shared(validation), verbose=0, shuffle=False,
                       callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])

@@ -28,8 +28,9 @@ class DistributedModel(keras.Model):
             step, more = self.replicated(self.train_step), self.steps_per_execution - 1
 
             def several(iterator):
-                for _ in tf.range(more):
-                    step(iterator.get_next())
+                if more:  # otherwise not even traced
+                    for _ in tf.range(more):
+                        step(iterator.get_next())
                 return step(iterator.get_next())
 
             self.train_function = several if self.run_eagerly else tf.function(several)

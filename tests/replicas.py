@@ -1,0 +1,91 @@
+"""python tests/replicas.py OUT.npz --replicas=2 [--case=NAME ...]: the same few steps on so many devices.
+
+With TF_CONFIG set it is one process of several, each a replica. Without --replicas it is one device. What it saves, the
+weights of student and teacher, must not hang on that.
+"""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+
+import numpy as np
+import tensorflow as tf
+
+CASES = {  # arguments of MLNT, and of what is around it
+    "first": dict(),
+    "full": dict(meta_order="full"),
+    "first_sync": dict(norm=True, streams=2),
+    "full_sync": dict(norm=True, meta_order="full"),
+    "head": dict(fast_weights="head", meta_order="full"),
+    "each_its_own": dict(inner_reduce="replica"),
+    "several_steps": dict(steps_per_execution=2, update_mode="joint"),
+    "compiled": dict(jit_compile=True),
+    "bfloat16": dict(precision="mixed_bfloat16"),
+}
+
+
+def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False, precision="float32",
+          **kwargs):
+    import keras
+
+    import mlnt_tf
+    import tiny
+    from mlnt_tf.devices import Devices
+
+    keras.config.set_dtype_policy(precision)
+    with strategy.scope():
+        layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True) if norm else None
+        model = mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
+        model.compile(learning_rate=.2, meta_rate=.4, momentum=.9, weight_decay=1e-4, jit_compile=jit_compile,
+                      steps_per_execution=steps_per_execution)
+    dataset, other = tiny.dataset(steps, size=16), tiny.dataset(steps, size=16, classes=2)
+    if streams == 2:
+        dataset = tf.data.Dataset.zip({"meta": dataset, "classification": other})
+    devices = Devices(strategy, *worker)
+    history = model.fit(devices.shared(dataset, endless=True), steps_per_epoch=steps, verbose=0, shuffle=False,
+                        validation_data=devices.shared(tiny.dataset(1, size=16)), callbacks=[mlnt_tf.EmaTeacher(.9)]).history
+    keras.config.set_dtype_policy("float32")
+    return {**{f"student/{i}": v.numpy() for i, v in enumerate(model.student.variables)},
+            **{f"teacher/{i}": v.numpy() for i, v in enumerate(model.teacher.variables)},
+            **{f"logs/{name}": np.float32(values) for name, values in history.items()}}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--case", action="append", choices=CASES)
+    options = parser.parse_args(argv)
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    elif options.replicas > 1:
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
+                                                   [tf.config.LogicalDeviceConfiguration()] * options.replicas)
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(options.replicas)])
+    else:
+        strategy = tf.distribute.get_strategy()
+    worker = (strategy.cluster_resolver.task_id, 2) if "TF_CONFIG" in os.environ else ()
+    found = {}
+    for case in options.case or CASES:
+        for name, value in train(strategy, worker, steps=options.steps, **CASES[case]).items():
+            found[f"{case}/{name}"] = value
+        print(case, "done", flush=True)
+    np.savez(options.out, **found)
+
+
+def differences(one, other):
+    """{case: the largest difference of any weight}."""
+    one, other, found = np.load(one), np.load(other), {}
+    for name in one.files:
+        case, kind, _ = name.split("/")
+        if kind != "logs":
+            found[case] = max(found.get(case, 0.0), float(np.abs(one[name] - other[name]).max()))
+    return found
+
+
+if __name__ == "__main__":
+    main()
