@@ -32,6 +32,6 @@ setuptools.setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.20.0"],
-        "test": ["pillow", "pytest"],
+        "test": ["pillow", "pytest", "pyyaml"],
     },
 )

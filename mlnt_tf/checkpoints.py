@@ -17,6 +17,7 @@ from mlnt_tf import files
 from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
 
 KEPT = 3
+VOTE_EVERY = 10  # steps between the workers' asking each other whether one has been told to end
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -114,7 +115,7 @@ class Checkpoints(keras.callbacks.Callback):
       position, arrays: from `newest`.
       every: steps; 0 is never within an epoch.
       clock: function without arguments, the seconds spent so far.
-      writes: whether this worker writes; the others only take part where variables are read together.
+      devices: those of several workers, who end together and of whom the chief alone writes; None is one process.
 
     Raises:
       NonFiniteLoss: a weight or an optimizer's slot is nan or infinite.
@@ -122,9 +123,9 @@ class Checkpoints(keras.callbacks.Callback):
       OSError: it cannot be written.
     """
 
-    def __init__(self, directory, position, arrays, *, every, clock, writes=True):
+    def __init__(self, directory, position, arrays, *, every, clock, devices=None):
         super().__init__()
-        self.directory, self.start, self.every, self.clock, self.writes = directory, position, every, clock, writes
+        self.directory, self.start, self.every, self.clock, self.devices = directory, position, every, clock, devices
         self.metrics = {name: array for name, array in arrays.items() if name.startswith("metrics/")}
         self.history, self.logs = list(position.history), position.logs
         self.asked_to_end = False
@@ -174,13 +175,21 @@ class Checkpoints(keras.callbacks.Callback):
             return
         before, self.done, self.logs = self.done, done, logs
         due = self.every and done // self.every > before // self.every and done < self.params["steps"]
-        if due or self.asked_to_end:
+        end = self.agreed_to_end(done)
+        if due or end:
             self.save(self.epoch, done, logs)
-        if self.asked_to_end:
+        if end:
             raise Terminated
 
+    def agreed_to_end(self, done):
+        """Whether this step is the last: several workers ask each other now and then, and all end at the same."""
+        if self.devices is None or self.devices.workers == 1:
+            return self.asked_to_end
+        executions = (self.epoch * self.params["steps"] + done) // self.model.steps_per_execution
+        return executions % VOTE_EVERY == 0 and self.devices.any(self.asked_to_end)
+
     def on_test_batch_end(self, batch, logs=None):
-        if self.asked_to_end:
+        if self.asked_to_end and (self.devices is None or self.devices.workers == 1):
             self.save(self.epoch, self.done, self.logs)
             raise Terminated
 
@@ -195,7 +204,7 @@ class Checkpoints(keras.callbacks.Callback):
             if array.dtype.kind == "f" and not name.startswith("metrics/") and not np.isfinite(array).all():
                 raise NonFiniteLoss(f"{variables[name].path} has values that are nan or infinite after step "
                                     f"{int(self.model.step)}")
-        if self.writes:
+        if self.devices is None or self.devices.is_chief:
             write(self.directory, Position(epoch, step, tuple(self.history),
                                            {name: float(value) for name, value in logs.items()}, self.clock()),
                   arrays)

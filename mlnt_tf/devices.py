@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -60,15 +62,16 @@ class Devices:
         """The chief's array of numbers, as every worker gets it; each waits here for all."""
         if self.workers == 1:
             return np.asarray(array)
-        mine = tf.constant(array) if self.is_chief else tf.zeros_like(array)
-
-        @tf.function
-        def meet():
-            return self.strategy.run(
-                lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine))
-
-        total = self.strategy.experimental_local_results(meet())[0].numpy()
+        total = self.sum(tf.constant(array) if self.is_chief else tf.zeros_like(array))
         return total // (self.replicas // self.workers)  # each replica of the chief has brought it
+
+    def any(self, flag):
+        """Whether the flag is set on any worker; each waits here for all."""
+        return flag if self.workers == 1 else bool(self.sum(tf.constant(int(flag))))
+
+    def sum(self, mine):
+        summed = _summed_over(self.strategy)(mine)
+        return self.strategy.experimental_local_results(summed)[0].numpy()
 
     @contextlib.contextmanager
     def directory(self, output_dir):
@@ -85,6 +88,14 @@ class Devices:
 
     def wait_for_all(self):
         self.of_chief(np.int64(0))
+
+
+@functools.cache
+def _summed_over(strategy):
+    def summed(mine):
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
+
+    return tf.function(lambda mine: strategy.run(summed, args=(mine,)))
 
 
 def pick(config):
@@ -119,6 +130,17 @@ def pick(config):
                  f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else "")
     check_shares(config, devices.replicas)
     return devices
+
+
+def lost_worker(error, devices):
+    """Who is gone, if that is what an error of TensorFlow's says: "worker 1", "a worker" or None."""
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
+            tf.errors.CancelledError)
+    if devices.workers == 1 or not isinstance(error, gone):
+        return None
+    named = [int(number) for number in re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", str(error))]
+    others = [number for number in named if number != devices.worker]
+    return f"worker {others[0]}" if others else "a worker"
 
 
 def check_shares(config, replicas):

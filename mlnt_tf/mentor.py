@@ -39,7 +39,7 @@ def outputs_of(network, batches):
     def share(batch):
         context = tf.distribute.get_replica_context()
         outputs = tf.cast(network(batch["image"], training=False), tf.float32)
-        return context.all_gather(outputs, axis=0), context.all_gather(batch["id"], axis=0)
+        return context.all_gather(outputs, axis=0), context.all_gather(tf.identity(batch["id"]), axis=0)
 
     @tf.function
     def whole(batch):

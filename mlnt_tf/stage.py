@@ -85,7 +85,7 @@ class Stage:
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         position = self.position
         saving = checkpoints.Checkpoints(self.checkpoints, position, self.arrays, every=config.checkpoint_every,
-                                         clock=self.seconds, writes=self.devices.is_chief)
+                                         clock=self.seconds, devices=self.devices)
         best = [callbacks.SaveBest(role, self.directory / f"{role}_best.keras", position) for role in ROLES]
         if self.arrays:
             logging.info("%s: goes on after epoch %d, step %d", self.name, position.epoch, position.step)

@@ -20,8 +20,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def main(argv=None):
-    """Runs; the exit code: 0 done, 1 stopped by a loss that is not finite or a disk that is full, 2 a mistake of the
-    user's, 130 interrupted, 143 terminated."""
+    """Runs; the exit code: 0 done, 1 stopped by a loss that is not finite, a full disk or the loss of another worker,
+    2 a mistake of the user's, 130 interrupted, 143 terminated."""
     quiet_but_for_progress()
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -33,7 +33,7 @@ def main(argv=None):
             results = train(config, output_dir)
         else:
             print(f"{output_dir} holds this very run, finished: nothing to train.")
-    except (UserError, NonFiniteLoss, DiskError) as error:
+    except (UserError, NonFiniteLoss, DiskError, WorkerLost) as error:
         print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except (KeyboardInterrupt, Terminated) as error:
@@ -43,6 +43,10 @@ def main(argv=None):
     print(report.format_table(results))
     print(where_everything_lies(output_dir))
     return 0
+
+
+class WorkerLost(Exception):
+    """Another worker has ended before its time."""
 
 
 class DiskError(Exception):
@@ -92,7 +96,7 @@ def train(config, output_dir):
     """Checks what can be checked, then trains; the results.
 
     Raises:
-      UserError, NonFiniteLoss, DiskError
+      UserError, NonFiniteLoss, DiskError, WorkerLost
     """
     from mlnt_tf import devices as hardware, iterate, runtime  # TensorFlow loads here, after the flags are known right
 
@@ -107,10 +111,10 @@ def train(config, output_dir):
                 output_dir.mkdir(parents=True, exist_ok=True)
                 held.enter_context(files.locked(output_dir))
                 files.write_text(output_dir / "flags.txt", "\n".join(flags.to_flag_lines(config)) + "\n")
-            directory = held.enter_context(devices.directory(output_dir))
         except OSError as error:
             raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
         try:
+            directory = held.enter_context(devices.directory(output_dir))
             return iterate.run(config, jit_compile=jit_compile, devices=devices, examples=examples,
                                output_dir=directory, versions=runtime.versions())
         except NonFiniteLoss as error:
@@ -122,6 +126,12 @@ def train(config, output_dir):
                 raise
             raise DiskError(f"{output_dir} cannot be written ({os.strerror(error.errno)}): what was written before is "
                             "whole; make room, and the same command goes on from the last checkpoint.") from error
+        except Exception as error:
+            lost = hardware.lost_worker(error, devices)
+            if not lost:
+                raise
+            raise WorkerLost(f"{lost} is gone, so worker {devices.worker} stops: the same command on every worker goes on "
+                             "from the last checkpoint.") from error
 
 
 def where_everything_lies(output_dir):

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Trains on all GPUs of this host: bash launch/local.sh --flagfile=configs/cifar10_symmetric.flags …
+# Needs: a driver that `nvidia-smi` can talk to; without a GPU it trains on the CPU. --num_devices=2 takes two of them.
+# Paths count from the repository.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then prepare_environment gpu; else prepare_environment; fi
+exec "$venv/bin/python" -m mlnt_tf.train --strategy=auto "$@"
