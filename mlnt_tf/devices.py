@@ -92,10 +92,14 @@ class Devices:
 
 @functools.cache
 def _summed_over(strategy):
-    def summed(mine):
+    def add(mine):
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
 
-    return tf.function(lambda mine: strategy.run(summed, args=(mine,)))
+    @tf.function
+    def over_replicas(mine):
+        return strategy.run(add, args=(mine,))
+
+    return over_replicas
 
 
 def pick(config):

@@ -53,12 +53,49 @@ def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execut
             **{f"logs/{name}": np.float32(values) for name, values in history.items()}}
 
 
+def what_keras_can_do(strategy):
+    """{what: whether stock Keras does it under the strategy}: the reasons of mlnt_tf/methods/distributed_fit.py."""
+    import keras
+
+    import tiny
+
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.network = tiny.dense()
+
+        def call(self, images):
+            return self.network(images)
+
+        def train_step(self, batch):
+            self.optimizer.apply([tf.zeros_like(v) for v in self.trainable_variables], self.trainable_variables)
+            return {"loss": tf.reduce_mean(self.network(batch["image"]))}
+
+    class Unbuilt(Plain):
+        def _maybe_symbolic_build(self, *args, **kwargs):
+            pass
+
+    found = {}
+    for name, kind, steps_per_execution in (("build", Plain, 1), ("logs", Unbuilt, 1), ("several_steps", Unbuilt, 2)):
+        with strategy.scope():
+            model = kind()
+            model.compile(optimizer=keras.optimizers.SGD(.1), steps_per_execution=steps_per_execution)
+            model.optimizer.build(model.trainable_variables)
+        try:
+            model.fit(tiny.dataset(2), verbose=0, shuffle=False)
+            found[name] = True
+        except (RuntimeError, TypeError, ValueError, tf.errors.OpError):
+            found[name] = False
+    return found
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("out")
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--case", action="append", choices=CASES)
+    parser.add_argument("--keras", action="store_true", help="also try what stock Keras cannot do")
     options = parser.parse_args(argv)
     if "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -74,15 +111,17 @@ def main(argv=None):
         for name, value in train(strategy, worker, steps=options.steps, **CASES[case]).items():
             found[f"{case}/{name}"] = value
         print(case, "done", flush=True)
+    for name, can in what_keras_can_do(strategy).items() if options.keras else ():
+        found[f"keras/{name}"] = can
     np.savez(options.out, **found)
 
 
 def differences(one, other):
-    """{case: the largest difference of any weight}."""
+    """{case: the largest difference of any weight} of two results."""
     one, other, found = np.load(one), np.load(other), {}
     for name in one.files:
-        case, kind, _ = name.split("/")
-        if kind != "logs":
+        case, kind = name.split("/")[:2]
+        if kind in ("student", "teacher"):
             found[case] = max(found.get(case, 0.0), float(np.abs(one[name] - other[name]).max()))
     return found
 
