@@ -5,14 +5,20 @@ weights of student and teacher, must not hang on that.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+import mlnt_tf
+import tiny
+from mlnt_tf.devices import Devices
 
 CASES = {  # arguments of MLNT, and of what is around it
     "first": dict(),
@@ -27,14 +33,31 @@ CASES = {  # arguments of MLNT, and of what is around it
 }
 
 
+@contextlib.contextmanager
+def counted(bytes_of_a_step):
+    """Notes the bytes that each replica all-reduces in a step while it is traced; no all-reduce stands in a loop."""
+    context = tf.distribute.ReplicaContext
+    all_reduce, step = context.all_reduce, mlnt_tf.MLNT.train_step
+
+    def counting_all_reduce(self, op, value, *args, **kwargs):
+        if not self.replica_id_in_sync_group:
+            bytes_of_a_step[-1] += sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in tf.nest.flatten(value))
+        return all_reduce(self, op, value, *args, **kwargs)
+
+    def counting_step(self, batch):
+        if not tf.distribute.get_replica_context().replica_id_in_sync_group:
+            bytes_of_a_step.append(0)
+        return step(self, batch)
+
+    context.all_reduce, mlnt_tf.MLNT.train_step = counting_all_reduce, counting_step
+    try:
+        yield
+    finally:
+        context.all_reduce, mlnt_tf.MLNT.train_step = all_reduce, step
+
+
 def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False, precision="float32",
           **kwargs):
-    import keras
-
-    import mlnt_tf
-    import tiny
-    from mlnt_tf.devices import Devices
-
     keras.config.set_dtype_policy(precision)
     with strategy.scope():
         layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True) if norm else None
@@ -44,21 +67,24 @@ def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execut
     dataset, other = tiny.dataset(steps, size=16), tiny.dataset(steps, size=16, classes=2)
     if streams == 2:
         dataset = tf.data.Dataset.zip({"meta": dataset, "classification": other})
-    devices = Devices(strategy, *worker)
-    history = model.fit(devices.shared(dataset, endless=True), steps_per_epoch=steps, verbose=0, shuffle=False,
-                        validation_data=devices.shared(tiny.dataset(1, size=16)), callbacks=[mlnt_tf.EmaTeacher(.9)]).history
+    traffic = []
+    with counted(traffic) if strategy.num_replicas_in_sync > 1 and not worker else contextlib.nullcontext():
+        history = fit(model, Devices(strategy, *worker), dataset, steps)
     keras.config.set_dtype_policy("float32")
     return {**{f"student/{i}": v.numpy() for i, v in enumerate(model.student.variables)},
             **{f"teacher/{i}": v.numpy() for i, v in enumerate(model.teacher.variables)},
-            **{f"logs/{name}": np.float32(values) for name, values in history.items()}}
+            **{f"logs/{name}": np.float32(values) for name, values in history.items()},
+            **({"bytes/step": traffic[-1]} if traffic else {})}
+
+
+def fit(model, devices, dataset, steps):
+    return model.fit(devices.shared(dataset, endless=True), steps_per_epoch=steps, verbose=0, shuffle=False,
+                     validation_data=devices.shared(tiny.dataset(1, size=16)),
+                     callbacks=[mlnt_tf.EmaTeacher(.9)]).history
 
 
 def what_keras_can_do(strategy):
     """{what: whether stock Keras does it under the strategy}: the reasons of mlnt_tf/methods/distributed_fit.py."""
-    import keras
-
-    import tiny
-
     class Plain(keras.Model):
         def __init__(self):
             super().__init__()

@@ -39,7 +39,7 @@ def found(tmp_path_factory):
     """{name: arrays} of one process with two CPU devices, and of two processes on loopback; all at once."""
     place = tmp_path_factory.mktemp("replicas")
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    processes = {"mirrored": run(place / "mirrored.npz", *MIRRORED), **{
+    processes = {"mirrored": run(place / "mirrored.npz", *MIRRORED, "each_its_own"), **{
         f"worker{index}": run(place / f"worker{index}.npz", *WORKERS, TF_CONFIG=json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})) for index in range(2)}}
     for name, process in processes.items():
@@ -68,6 +68,20 @@ def test_two_processes_hold_the_same_weights(found):
     for name in found["worker0"].files:
         if "student" in name or "teacher" in name:
             np.testing.assert_array_equal(found["worker0"][name], found["worker1"][name])
+
+
+@pytest.mark.parametrize("case, times_the_weights", [("each_its_own", 2), ("several_steps", 2 + 3), ("full", 2 + 2 * 3)])
+def test_bytes_all_reduced_in_a_step(found, case, times_the_weights):
+    """P weights for each of both updates, for each of M inner gradients, and once more for each in full order."""
+    weights, scalars = 4 * 5 + 5 + 5 * 3 + 3, 2
+    assert found["mirrored"][f"{case}/bytes/step"] == 4 * (times_the_weights * weights + scalars)
+
+
+def test_replicas_that_take_their_own_inner_step_part_from_one_device(found):
+    expected = replicas.train(tf.distribute.get_strategy(), steps=STEPS)
+    parted = max(abs(found["mirrored"][f"each_its_own/{name}"] - value).max() for name, value in expected.items()
+                 if name.startswith("student"))
+    assert 1e-5 < parted < 1e-1
 
 
 @pytest.mark.parametrize("what, where", [("build", "mirrored"), ("build", "worker0"), ("logs", "worker0"),

@@ -18,6 +18,11 @@ class DistributedModel(keras.Model):
     def replicas(self):
         return self.distribute_strategy.num_replicas_in_sync
 
+    @property
+    def compiles_parts(self):
+        """Whether XLA is to compile what a replica computes alone: a step in which replicas meet it cannot take whole."""
+        return self.replicas > 1 and self.jit_compile
+
     def _maybe_symbolic_build(self, *args, **kwargs):
         """Everything is built."""
 

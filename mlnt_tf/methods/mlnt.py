@@ -130,6 +130,8 @@ class MLNT(CrossEntropy):
         count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         functions, thetas = zip(*map(_as_function, self.parts()))
+        if self.compiles_parts and not self.synchronized:
+            functions = [tf.function(function, jit_compile=True) for function in functions]
         inner = {"reduce": lambda gradients: gradients, "parallelism": min(self.synthetic_parallelism, self.num_synthetic)}
         meta_gradient = objective.meta_gradient
         if self.replicas > 1 and self.inner_reduce == "global":
