@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -193,4 +194,6 @@ def join(cluster, config, gpus):
     if gpus[0] is not None:
         tf.config.set_visible_devices(gpus, "GPU")
     workers, index = cluster
+    # of validation batches, which `fit` counts by running out of them; training batches are endless here
+    warnings.filterwarnings("ignore", message="Your input ran out of data")
     return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, len(workers))
