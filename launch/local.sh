@@ -4,5 +4,7 @@
 # Paths count from the repository.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then prepare_environment gpu; else prepare_environment; fi
+extras=
+if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then extras=gpu; fi
+prepare_environment "$extras"
 exec "$venv/bin/python" -m mlnt_tf.train --strategy=auto "$@"

@@ -111,13 +111,13 @@ class Config:
     device: str = setting("auto", "Device to run on.", choices=("auto", "cpu", "gpu"))
     precision: str = setting("auto", "auto takes bfloat16 where the device multiplies it natively.",
                              choices=("auto", "float32", "mixed_bfloat16"))
-    strategy: str = setting("auto", "How devices share the work: auto takes multi_worker where TF_CONFIG names several, "
+    strategy: str = setting("auto", "How devices share the work: auto is multi_worker where TF_CONFIG names several, "
                             "mirrored where there are several devices.",
                             choices=("auto", "single", "mirrored", "multi_worker"))
     num_devices: int = setting(0, "GPUs of this host to use; 0 means all.", minimum=0)
     logical_devices: int = setting(0, "Rehearse on this many devices, made of the CPU.", minimum=0, maximum=64)
-    inner_reduce: str = setting("global", "Replicas take the inner step by their mean gradient, as one device would, or "
-                                "each by its own, which spares M of M + 2 all-reduces.", choices=("global", "replica"))
+    inner_reduce: str = setting("global", "Replicas take the inner step by their mean gradient, as one device would, "
+                                "or each by its own, which spares M of M + 2 all-reduces.", choices=("global", "replica"))
     sync_batch_norm: bool = setting(False, "Batch statistics over all replicas, as one device has them.")
     jit_compile: str = setting("auto", "XLA; auto means on GPU only.", choices=("auto", "true", "false"))
     steps_per_execution: int = setting(1, "Steps run in one call of the compiled function.", minimum=1)

@@ -76,7 +76,7 @@ class Devices:
 
     @contextlib.contextmanager
     def directory(self, output_dir):
-        """Where this worker writes: the chief to `output_dir`, the others, who end with the same, to a copy that goes."""
+        """Where this worker writes: the chief to `output_dir`, the others, who end alike, to a copy that goes."""
         self.wait_for_all()  # the chief has the lock
         with contextlib.nullcontext(output_dir) if self.is_chief else \
                 tempfile.TemporaryDirectory(prefix="mlnt_tf_worker_") as directory:
@@ -112,14 +112,15 @@ def pick(config):
     if config.logical_devices:
         tf.config.set_visible_devices([], "GPU")
         cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * config.logical_devices)
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * config.logical_devices)
     elif config.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     cluster = read_cluster(os.environ.get("TF_CONFIG", ""))
     found = tf.config.get_visible_devices("GPU") or [None] * max(config.logical_devices, 1)
     if config.num_devices > len(found):
-        raise UserError(f"--num_devices={config.num_devices} is above the {len(found)} there are: lower it, or rehearse "
-                        "with --logical_devices.")
+        raise UserError(f"--num_devices={config.num_devices} is above the {len(found)} there are: lower it, or "
+                        "rehearse with --logical_devices.")
     count = config.num_devices or len(found)
     kind = config.strategy
     if kind == "auto":
@@ -139,8 +140,8 @@ def pick(config):
 
 def lost_worker(error, devices):
     """Who is gone, if that is what an error of TensorFlow's says: "worker 1", "a worker" or None."""
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.InternalError,
-            tf.errors.CancelledError)
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
+            tf.errors.InternalError, tf.errors.CancelledError)
     if devices.workers == 1 or not isinstance(error, gone):
         return None
     named = [int(number) for number in re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", str(error))]

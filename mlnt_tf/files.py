@@ -71,8 +71,8 @@ def locked(directory):
             raise UserError(f"--output_dir={directory} is in use by {holder or 'another process'}: wait for it, end "
                             "it, or name another directory.") from error
         except OSError as error:  # a file system without locks
-            logging.getLogger("absl").warning("%s cannot be locked (%s): see to it yourself that no second run uses it.",
-                                              directory, error.strerror)
+            logging.getLogger("absl").warning(
+                "%s cannot be locked (%s): see to it yourself that no second run uses it.", directory, error.strerror)
         if holder:
             logging.getLogger("absl").info("%s: %s held it and has ended; its lock is taken over.", directory, holder)
         file.truncate(0)

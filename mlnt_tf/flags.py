@@ -12,7 +12,9 @@ from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 PATHS = ("data_dir", "output_dir")
-WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices", "logical_devices")  # on the result
+# On the result; those of devices up to rounding and, without --sync_batch_norm, batch statistics.
+WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices",
+                  "logical_devices")
 
 
 def parse(argv):

@@ -212,7 +212,8 @@ def kept_table(path, compute):
 def write_noise_table(path, examples):
     """noise.csv: which label each training example was given, and the record it is."""
     train = examples.train
-    files.write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
+    files.write_csv(path, ("id", "original", "given", "record"),
+                    zip(train.ids, train.labels, examples.given, train.records))
 
 
 def probability_of_given(probabilities, examples):

@@ -9,8 +9,8 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedules
-from mlnt_tf.data import pipeline
 from mlnt_tf.config import UserError
+from mlnt_tf.data import pipeline
 from mlnt_tf.models.layers import fuse_batch_norm
 from mlnt_tf.models.registry import build_network
 from mlnt_tf.teacher import EmaTeacher
@@ -92,8 +92,8 @@ class Stage:
             checkpoints.restore(model, self.arrays, self.checkpoints)
             self.arrays = None  # they are large
         with saving.watching():
-            model.fit(self.devices.shared(batches, endless=True), initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=steps,
-                      validation_data=self.devices.shared(validation), verbose=0, shuffle=False,
+            model.fit(self.devices.shared(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
+                      steps_per_epoch=steps, validation_data=self.devices.shared(validation), verbose=0, shuffle=False,
                       callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])

@@ -130,8 +130,8 @@ def train(config, output_dir):
             lost = hardware.lost_worker(error, devices)
             if not lost:
                 raise
-            raise WorkerLost(f"{lost} is gone, so worker {devices.worker} stops: the same command on every worker goes on "
-                             "from the last checkpoint.") from error
+            raise WorkerLost(f"{lost} is gone, so worker {devices.worker} stops: the same command on every worker goes "
+                             "on from the last checkpoint.") from error
 
 
 def where_everything_lies(output_dir):

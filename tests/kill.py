@@ -97,7 +97,8 @@ def weights(path):
     """The bytes of each weight; not under their names, which count the layers that a process has made before."""
     found = []
     with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file, h5py.File(file) as stored:
-        stored.visititems(lambda name, item: found.append(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None)
+        stored.visititems(
+            lambda name, item: found.append(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None)
     return sorted(found)
 
 

@@ -41,7 +41,8 @@ def counted(bytes_of_a_step):
 
     def counting_all_reduce(self, op, value, *args, **kwargs):
         if not self.replica_id_in_sync_group:
-            bytes_of_a_step[-1] += sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in tf.nest.flatten(value))
+            bytes_of_a_step[-1] += sum(tensor.dtype.size * tensor.shape.num_elements()
+                                       for tensor in tf.nest.flatten(value))
         return all_reduce(self, op, value, *args, **kwargs)
 
     def counting_step(self, batch):
@@ -56,8 +57,8 @@ def counted(bytes_of_a_step):
         context.all_reduce, mlnt_tf.MLNT.train_step = all_reduce, step
 
 
-def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False, precision="float32",
-          **kwargs):
+def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False,
+          precision="float32", **kwargs):
     keras.config.set_dtype_policy(precision)
     with strategy.scope():
         layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True) if norm else None

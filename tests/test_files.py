@@ -32,7 +32,11 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-HOLD = "import sys, time; from mlnt_tf import files\nwith files.locked(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLD = """import sys, time
+from mlnt_tf import files
+with files.locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)"""
 
 
 def test_a_second_run_is_refused_and_a_stale_lock_taken_over(tmp_path):

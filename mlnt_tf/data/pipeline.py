@@ -83,8 +83,9 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
     return tf.gather(labels, nearest)
 
 
-def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0, seed,
-                     augmented, probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0):
+def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0,
+                     seed, augmented, probability=None, threshold=None, neighbors=None, features=None,
+                     num_neighbors=10, stream=0):
     """Batches of {"id", "image", "label", "true_label"} and, for the meta loss, "neighbor_labels".
 
     An epoch is steps_per_epoch batches from one permutation after another, as many as it takes.

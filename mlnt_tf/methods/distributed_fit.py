@@ -1,8 +1,8 @@
 """What Keras 3's `fit` lacks under a strategy of several replicas, and nothing else.
 
 tests/test_replicas.py has a test for each point that fails once Keras can do it:
-1. before the first epoch `fit` builds a model symbolically, by calling it on a whole batch, whatever `train_step` takes of
-   it; under MultiWorkerMirroredStrategy it also reduces that batch on the host, which fails;
+1. before the first epoch `fit` builds a model symbolically, by calling it on a whole batch, whatever `train_step` takes
+   of it; under MultiWorkerMirroredStrategy it also reduces that batch on the host, which fails;
 2. under MultiWorkerMirroredStrategy it reduces what a step returns along axis 0, which a scalar does not have;
 3. `steps_per_execution` above 1 fails under any strategy.
 """
@@ -20,7 +20,7 @@ class DistributedModel(keras.Model):
 
     @property
     def compiles_parts(self):
-        """Whether XLA is to compile what a replica computes alone: a step in which replicas meet it cannot take whole."""
+        """Whether XLA is to compile what a replica computes alone: it cannot take a step in which replicas meet."""
         return self.replicas > 1 and self.jit_compile
 
     def _maybe_symbolic_build(self, *args, **kwargs):

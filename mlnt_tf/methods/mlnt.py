@@ -132,7 +132,8 @@ class MLNT(CrossEntropy):
         functions, thetas = zip(*map(_as_function, self.parts()))
         if self.compiles_parts and not self.synchronized:
             functions = [tf.function(function, jit_compile=True) for function in functions]
-        inner = {"reduce": lambda gradients: gradients, "parallelism": min(self.synthetic_parallelism, self.num_synthetic)}
+        inner = {"reduce": lambda gradients: gradients,
+                 "parallelism": min(self.synthetic_parallelism, self.num_synthetic)}
         meta_gradient = objective.meta_gradient
         if self.replicas > 1 and self.inner_reduce == "global":
             inner["reduce"], meta_gradient = self.reduce, replicated.meta_gradient
