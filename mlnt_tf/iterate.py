@@ -14,7 +14,7 @@ from absl import logging
 
 from mlnt_tf import callbacks, export, mentor as mentoring, schedules
 from mlnt_tf.config import UserError
-from mlnt_tf.data import noise, pipeline, sources
+from mlnt_tf.data import noise, pipeline, preprocess as preprocessing, sources
 from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.methods.mlnt import MLNT
@@ -26,25 +26,27 @@ ROLES = ("student", "teacher")
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What a run trains, validates and tests on; `given` is aligned with `train`, positions are rows of both."""
+    """What a run trains, validates and tests on: splits whose labels are those it uses, the true ones beside them."""
 
     train: sources.Split
-    given: np.ndarray  # int32 [n], the labels as corrupted
     validation: sources.Split
-    validation_given: np.ndarray
     test: sources.Split
     class_names: tuple
-    normalizer: pipeline.Normalizer
-    realized_rate: float
+    preprocess: preprocessing.Preprocess
     steps_per_epoch: int
 
+    @property
+    def realized_rate(self):
+        """Share of wrong labels in training, None where no true label is known."""
+        return noise.realized_rate(self.train.true_labels, self.train.labels)
+
     def batches(self, split, config):
-        """Un-augmented images in order, with the true labels."""
-        return pipeline.evaluation_batches(split, split.labels, self.normalizer, batch_size=config.batch_size)
+        """Un-augmented images in order, with the labels of the split."""
+        return pipeline.evaluation_batches(split, self.preprocess, batch_size=config.batch_size)
 
 
 def load_examples(config):
-    """Loads, holds out, cuts to size, corrupts; tells the realised rate.
+    """Loads, corrupts, holds out, cuts to size; tells the realised rate.
 
     Raises:
       UserError: the data are not there, or too few for the batch or the neighbours.
@@ -55,10 +57,11 @@ def load_examples(config):
         symmetric_includes_true=config.symmetric_includes_true)
     if config.neighbor_backend == "scann":
         neighboring.usable_scann("scann")  # told now, not after the first training
-    noisy = np.empty(source.train.ids.max() + 1, np.int32)  # by id: what is held out or cut off changes no label
-    noisy[source.train.ids] = noise.corrupt(source.train.labels, source.train.ids, matrix, seed=config.seed,
-                                            sampling=config.noise_sampling)
-    train, validation = sources.hold_out(source.train, fraction=config.validation_fraction, seed=config.seed)
+    train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay
+    if validation is None:
+        train, validation = sources.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
+    else:
+        validation = corrupted(validation, matrix, config, first=source.train.ids[-1] + 1)
     train = sources.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
         raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
@@ -69,17 +72,29 @@ def load_examples(config):
     if steps_per_epoch % config.steps_per_execution:
         raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
                         "of an epoch: change it or --steps_per_epoch.")
-    given = noisy[train.ids]
+    shape = train.images.shape
     examples = Examples(
-        train=train, given=given, validation=validation,
-        validation_given=noisy[validation.ids] if config.validation_labels == "noisy" else validation.labels,
-        test=source.test, class_names=source.class_names, normalizer=pipeline.Normalizer.fit(train.images),
-        realized_rate=noise.realized_rate(train.labels, given),
+        train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
+        test=source.test.with_true_labels(), class_names=source.class_names,
+        preprocess=preprocessing.Preprocess(shape, shape, preprocessing.Normalizer(train.images.mean_image())),
         steps_per_epoch=steps_per_epoch)
-    logging.info("%s: %d training examples, %.1f %% of their labels wrong (--noise=%s); %d validation (%s labels), "
-                 "%d test", config.dataset, len(train), 100 * examples.realized_rate, config.noise, len(validation),
-                 config.validation_labels, len(source.test))
+    rate = examples.realized_rate
+    logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
+                 "%d test", config.dataset, len(train), "an unknown share" if rate is None else f"{100 * rate:.1f} %",
+                 config.noise, len(validation), config.validation_labels, len(source.test))
     return examples
+
+
+def corrupted(split, matrix, config, *, first=0):
+    """The split with our noise drawn on top of its labels, which are the true ones where no others are known.
+
+    Args:
+      first: where the draws of this split begin.
+    """
+    if config.noise not in noise.KINDS and not config.noise.startswith("matrix:"):
+        return split
+    given = noise.corrupt(split.labels, first + split.ids, matrix, seed=config.seed, sampling=config.noise_sampling)
+    return dataclasses.replace(split, labels=given, true_labels=split.with_true_labels().labels)
 
 
 def run(config, *, jit_compile, examples, output_dir, versions):
@@ -102,8 +117,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
         if iteration == 1 or result[role]["best_validation"] >= best[1]:
             best = mentor, result[role]["best_validation"], f"iteration {iteration} {role}"
     network, _, exported = best
-    export.export_saved_model(network, output_dir / "saved_model", normalize=examples.normalizer,
-                              input_shape=examples.train.images.shape[1:], class_names=examples.class_names)
+    export.export_saved_model(network, output_dir / "saved_model", preprocess=examples.preprocess,
+                              class_names=examples.class_names)
     probabilities = mentoring.predict(network, examples.batches(examples.train, config))
     write_suspects(output_dir / "suspects.csv", probabilities, examples)
     results = {
@@ -114,8 +129,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
         "cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"], "iterations": iterations,
         "exported": exported,
         "exported_filter": mentoring.count_filter(
-            mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.given,
-            examples.train.labels),
+            mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.train.labels,
+            examples.train.true_labels),
         "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
         "versions": versions}
     write_json(output_dir / "results.json", results)
@@ -140,15 +155,14 @@ class Stage:
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
-        shape = self.examples.train.images.shape[1:]
-        return build_network(self.config.model, width=self.config.width, input_shape=shape,
+        return build_network(self.config.model, width=self.config.width, input_shape=self.examples.preprocess.shape,
                              num_classes=len(self.examples.class_names), seed=self.config.seed)
 
     def batches(self, epochs, **kwargs):
         """The training stream of this stage; see `pipeline.training_batches`."""
         config, examples = self.config, self.examples
         return pipeline.training_batches(
-            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
+            examples.train, examples.preprocess, batch_size=config.batch_size, epochs=epochs,
             steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
             num_neighbors=config.num_neighbors, **kwargs)
 
@@ -163,8 +177,7 @@ class Stage:
         """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles."""
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
-        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
-                                                 batch_size=config.batch_size)
+        validation = examples.batches(examples.validation, config)
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         history = model.fit(
@@ -211,10 +224,12 @@ def train_iteration(stage, iteration, mentor):
         probability = probability_of_given(mentoring.predict(mentor, unaugmented), examples)
         np.save(stage.directory / "mentor_probability.npy", probability)
     kept = np.ones(len(examples.train), bool) if probability is None else mentoring.trusted(probability, config.tau)
-    result.update(mentoring.describe_filter(kept, examples.given, examples.train.labels, examples.class_names,
-                                            config.tau))
-    logging.info("%s: %d of %d examples kept, %.1f %% of them with the right label (all: %.1f %%)", stage.name,
-                 result["kept"], len(kept), 100 * result["filter_precision"], 100 * (1 - examples.realized_rate))
+    result.update(mentoring.describe_filter(kept, examples.train.labels, examples.train.true_labels,
+                                            examples.class_names, config.tau))
+    known = "" if examples.realized_rate is None or result["filter_precision"] is None else (
+        f", {100 * result['filter_precision']:.1f} % of them with the right label "
+        f"(all: {100 * (1 - examples.realized_rate):.1f} %)")
+    logging.info("%s: %d of %d examples kept%s", stage.name, result["kept"], len(kept), known)
     batches = stage.batches(config.epochs, **near)
     if probability is not None:
         batches = pipeline.two_streams(batches, stage.batches(
@@ -263,20 +278,22 @@ def neighborhood(stage, network, unaugmented):
 def write_noise_table(path, examples):
     """noise.csv: which label each training example was given, and the record it is."""
     train = examples.train
-    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
+    original = ("" if true < 0 else true for true in train.true_labels)
+    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, original, train.labels, train.record_names()))
 
 
 def probability_of_given(probabilities, examples):
     """What predictions [n, classes] say of the given labels: float32 [n]."""
-    return probabilities[np.arange(len(examples.given)), examples.given]
+    return probabilities[np.arange(len(examples.train)), examples.train.labels]
 
 
 def write_suspects(path, probabilities, examples):
     """suspects.csv: the training examples, those whose given label the exported network believes least first."""
-    train, given, names = examples.train, examples.given, examples.class_names
+    train, given, names = examples.train, examples.train.labels, examples.class_names
+    records = train.record_names()
     of_given, predicted = probability_of_given(probabilities, examples), probabilities.argmax(axis=1)
     write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
-              ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
+              ((train.ids[row], records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
                for row in np.argsort(of_given, kind="stable")))
 
 

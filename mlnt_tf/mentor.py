@@ -56,8 +56,11 @@ def describe_filter(kept, given, true, class_names, tau):
 
 
 def count_filter(kept, given, true):
-    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}; a share
-    of nothing is None. All bool or int32 [n]."""
-    clean = given == true
-    return {"kept": int(kept.sum()), "filter_precision": float(clean[kept].mean()) if kept.any() else None,
+    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
+
+    Among those whose true label is known (not -1); a share of nothing is None. All bool or int32 [n].
+    """
+    known, clean = true >= 0, given == true
+    return {"kept": int(kept.sum()),
+            "filter_precision": float(clean[kept & known].mean()) if (kept & known).any() else None,
             "filter_recall": float(kept[clean].mean()) if clean.any() else None}

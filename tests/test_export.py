@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf.data.pipeline import Normalizer
+from mlnt_tf.data.preprocess import Normalizer, Preprocess
 
 NAMES = ("cat", "dog", "a bird")
 
@@ -18,9 +18,9 @@ NAMES = ("cat", "dog", "a bird")
 def exported(path, channels):
     network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, channels), num_classes=3, seed=0)
     mean = np.random.default_rng(0).uniform(size=[8, 8, channels]).astype(np.float32)
-    mlnt_tf.export_saved_model(network, path, normalize=Normalizer(mean), input_shape=(8, 8, channels),
-                               class_names=NAMES)
-    return network, Normalizer(mean), tf.saved_model.load(str(path / "1"))
+    preprocess = Preprocess((8, 8, channels), (8, 8, channels), Normalizer(mean))
+    mlnt_tf.export_saved_model(network, path, preprocess=preprocess, class_names=NAMES)
+    return network, preprocess, tf.saved_model.load(str(path / "1"))
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -78,8 +78,7 @@ def test_an_empty_batch_gives_empty_answers(model):
 
 def test_as_many_names_as_logits(model, tmp_path):
     with pytest.raises(ValueError, match="3 logits"):
-        mlnt_tf.export_saved_model(model[2], tmp_path, normalize=model[3], input_shape=(8, 8, model[0]),
-                                   class_names=["cat"])
+        mlnt_tf.export_saved_model(model[2], tmp_path, preprocess=model[3], class_names=["cat"])
 
 
 def test_bytes_that_are_no_image_are_refused(model):

@@ -13,8 +13,9 @@ def digits():
 def test_digits_are_all_there_once(digits):
     assert (len(digits.train), len(digits.test)) == (1497, 300)
     assert sorted([*digits.train.ids, *digits.test.ids]) == list(range(1797))
-    assert digits.train.images.shape == (1497, 8, 8, 1) and digits.train.images.dtype == np.uint8
-    assert digits.train.images.max() == 255
+    images = digits.train.images
+    assert images.shape == (8, 8, 1) and images.array.shape == (1497, 8, 8, 1) and images.array.dtype == np.uint8
+    assert images.array.max() == 255
     assert digits.train.records[0] == f"digits[{digits.train.ids[0]}]"
 
 
@@ -48,7 +49,7 @@ def test_too_large_a_subset_is_refused(digits):
 def test_cifar10_is_whole(cifar10_dir):
     source = sources.load_source(Config(dataset="cifar10", data_dir=str(cifar10_dir)))
     assert (len(source.train), len(source.test)) == (50_000, 10_000)
-    assert source.train.images.shape[1:] == (32, 32, 3)
+    assert source.train.images.shape == (32, 32, 3)
     assert source.class_names[:2] == ("airplane", "automobile") and source.class_names[9] == "truck"
     np.testing.assert_array_equal(np.bincount(source.train.labels), 5000)
     np.testing.assert_array_equal(source.train.ids, np.arange(50_000))

@@ -9,6 +9,7 @@ from mlnt_tf.config import UserError
 
 # CIFAR-10 (Patrini et al. 2017): truck to automobile, bird to airplane, deer to horse, cat and dog to each other.
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
+KINDS = ("symmetric", "asymmetric")
 NOISE_SALT = 0x6E6F697365
 
 
@@ -123,6 +124,7 @@ def apportion(shares, count):
     return whole
 
 
-def realized_rate(original, given):
-    """Share of labels that differ from the true ones."""
-    return float(np.mean(np.asarray(original) != np.asarray(given)))
+def realized_rate(true, given):
+    """Share of labels that differ from the true ones; of those known (not -1), None where none is."""
+    known = np.asarray(true) >= 0
+    return float(np.mean((np.asarray(true) != np.asarray(given))[known])) if known.any() else None

@@ -1,10 +1,12 @@
-"""Data sets as arrays of {id, image, label}: the id is the position in the source's fixed order."""
+"""Data sets as {id, image, label}: the id is the position in the source's fixed order, before anything is dropped."""
 
 import dataclasses
+import os
 
 import numpy as np
 
 from mlnt_tf.config import UserError
+from mlnt_tf.data.images import ArrayImages
 from mlnt_tf.data.noise import apportion, uniform
 
 TEST_SALT, HOLD_OUT_SALT, SUBSET_SALT = 0x74657374, 0x686F6C64, 0x737562
@@ -13,29 +15,52 @@ DIGITS_TEST_EXAMPLES = 300
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples: `ids` int64 [n]; `labels` int32 [n], the true ones; `images` uint8 [n, height, width, channels];
-    `records` str [n], each leading to a file or record."""
+    """Examples, n of them.
+
+    Args:
+      ids: int64 [n], ascending.
+      labels: int32 [n], those to train on.
+      images: one of the kinds of `images.py`, of length n.
+      records: str or bytes [n], each leading to a file or record.
+      true_labels: int32 [n], -1 where unknown; None where all are.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
-    images: np.ndarray
+    images: object
     records: np.ndarray
+    true_labels: np.ndarray = None
+
+    def __post_init__(self):
+        if self.true_labels is None:
+            object.__setattr__(self, "true_labels", np.full(len(self.ids), -1, np.int32))
 
     def __len__(self):
         return len(self.ids)
 
     def take(self, rows):
-        """The split of these rows."""
-        return Split(self.ids[rows], self.labels[rows], self.images[rows], self.records[rows])
+        """The split of these rows, ascending."""
+        return Split(self.ids[rows], self.labels[rows], self.images.take(rows), self.records[rows],
+                     self.true_labels[rows])
+
+    def with_true_labels(self):
+        """The same examples, their labels the true ones where those are known."""
+        return dataclasses.replace(self, labels=np.where(self.true_labels >= 0, self.true_labels, self.labels))
+
+    def record_names(self):
+        """The records as text: a list of str."""
+        return [os.fsdecode(record) for record in self.records]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set before anything is held out or corrupted."""
+    """A data set before anything is held out or corrupted; a validation split of None is held out of the training
+    split."""
 
     class_names: tuple
     train: Split
     test: Split
+    validation: Split = None
 
 
 def load_source(config):
@@ -52,9 +77,9 @@ def load_digits(config):
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
-    ids = np.arange(len(digits.target))
-    everything = Split(ids=ids, labels=digits.target.astype(np.int32),
-                       images=np.round(digits.images * 255 / 16).astype(np.uint8)[..., None],
+    ids, labels = np.arange(len(digits.target)), digits.target.astype(np.int32)
+    everything = Split(ids=ids, labels=labels, true_labels=labels,
+                       images=ArrayImages(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]),
                        records=np.array([f"digits[{i}]" for i in ids]))
     rest, test = draw(everything, DIGITS_TEST_EXAMPLES, seed=0, salt=TEST_SALT)
     return Source(tuple(str(name) for name in digits.target_names), rest, test)
@@ -91,7 +116,8 @@ def read_tfds(builder, split):
     batches = list(dataset.batch(1024, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
     images, labels, records = (np.concatenate([batch[key] for batch in batches])
                                for key in ("image", "label", "tfds_id"))
-    return Split(np.arange(len(labels)), labels.astype(np.int32), images, records.astype(str))
+    labels = labels.astype(np.int32)
+    return Split(np.arange(len(labels)), labels, ArrayImages(images), records.astype(str), true_labels=labels)
 
 
 def first_line(error):
@@ -115,11 +141,15 @@ def subset(split, count, *, seed):
 
 
 def draw(split, count, *, seed, salt):
-    """`count` examples in the classes' proportions (largest remainder): (the others, the drawn), in order."""
-    classes, sizes = np.unique(split.labels, return_counts=True)
+    """`count` examples in the classes' proportions (largest remainder): (the others, the drawn), in order.
+
+    The classes are the true ones where they are known, so that noise changes no draw.
+    """
+    labels = split.with_true_labels().labels
+    classes, sizes = np.unique(labels, return_counts=True)
     draws = uniform(split.ids, seed=seed, salt=salt)
     drawn = np.zeros(len(split), bool)
     for label, share in zip(classes, apportion(sizes / len(split), count)):
-        members = np.flatnonzero(split.labels == label)
+        members = np.flatnonzero(labels == label)
         drawn[members[np.argsort(draws[members], kind="stable")[:share]]] = True
     return split.take(np.flatnonzero(~drawn)), split.take(np.flatnonzero(drawn))
