@@ -11,7 +11,7 @@ from absl import flags
 from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-PATHS = ("data_dir", "output_dir")
+PATHS = ("data_dir", "output_dir", "class_names")
 WITHOUT_EFFECT = ("output_dir", "resume", "download")  # on the result
 
 

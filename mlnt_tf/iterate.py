@@ -14,11 +14,11 @@ from absl import logging
 
 from mlnt_tf import callbacks, export, mentor as mentoring, schedules
 from mlnt_tf.config import UserError
-from mlnt_tf.data import noise, pipeline, preprocess as preprocessing, sources
+from mlnt_tf.data import noise, pipeline, preprocess as preprocessing, sources, splits
 from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.methods.mlnt import MLNT
-from mlnt_tf.models.registry import build_network
+from mlnt_tf.models import registry
 from mlnt_tf.teacher import EmaTeacher
 
 ROLES = ("student", "teacher")
@@ -28,10 +28,11 @@ ROLES = ("student", "teacher")
 class Examples:
     """What a run trains, validates and tests on: splits whose labels are those it uses, the true ones beside them."""
 
-    train: sources.Split
-    validation: sources.Split
-    test: sources.Split
+    train: splits.Split
+    validation: splits.Split
+    test: splits.Split
     class_names: tuple
+    bad_images: tuple  # (record, reason)
     preprocess: preprocessing.Preprocess
     steps_per_epoch: int
 
@@ -59,10 +60,10 @@ def load_examples(config):
         neighboring.usable_scann("scann")  # told now, not after the first training
     train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay
     if validation is None:
-        train, validation = sources.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
+        train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
     else:
         validation = corrupted(validation, matrix, config, first=source.train.ids[-1] + 1)
-    train = sources.subset(train, config.train_examples, seed=config.seed)
+    train = splits.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
         raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
     if config.num_neighbors >= len(train):
@@ -72,17 +73,30 @@ def load_examples(config):
     if steps_per_epoch % config.steps_per_execution:
         raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
                         "of an epoch: change it or --steps_per_epoch.")
-    shape = train.images.shape
     examples = Examples(
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
-        preprocess=preprocessing.Preprocess(shape, shape, preprocessing.Normalizer(train.images.mean_image())),
-        steps_per_epoch=steps_per_epoch)
+        bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch)
     rate = examples.realized_rate
     logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
                  "%d test", config.dataset, len(train), "an unknown share" if rate is None else f"{100 * rate:.1f} %",
                  config.noise, len(validation), config.validation_labels, len(source.test))
     return examples
+
+
+def preprocess_for(config, images):
+    """What the network sees of the images: its own normalization if it has one, else the mean of the training images
+    subtracted, pixel by pixel or, where crops shift them, by channel."""
+    stored = images.shape
+    if config.crop_size > min(stored[:2]):
+        raise UserError(f"--crop_size={config.crop_size} is above the images' {stored[0]} x {stored[1]}: lower it, or "
+                        "enlarge them by --image_size.")
+    shape = (config.crop_size, config.crop_size, stored[2]) if config.crop_size else stored
+    normalize = registry.normalization(config.model)
+    if normalize is None:
+        mean = images.mean_image()
+        normalize = preprocessing.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
+    return preprocessing.Preprocess(stored, shape, normalize)
 
 
 def corrupted(split, matrix, config, *, first=0):
@@ -104,6 +118,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
       the contents of results.json, which it writes last.
     """
     write_noise_table(output_dir / "noise.csv", examples)
+    if examples.bad_images:
+        write_csv(output_dir / "bad_images.csv", ("record", "reason"), examples.bad_images)
     stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile)
     baseline = stage.results() or train_cross_entropy(stage)
     iterations, best = [], (stage.network("student"), baseline["student"]["best_validation"], "cross entropy student")
@@ -155,8 +171,9 @@ class Stage:
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
-        return build_network(self.config.model, width=self.config.width, input_shape=self.examples.preprocess.shape,
-                             num_classes=len(self.examples.class_names), seed=self.config.seed)
+        return registry.build_network(
+            self.config.model, width=self.config.width, input_shape=self.examples.preprocess.shape,
+            num_classes=len(self.examples.class_names), seed=self.config.seed)
 
     def batches(self, epochs, **kwargs):
         """The training stream of this stage; see `pipeline.training_batches`."""

@@ -5,7 +5,7 @@ import tensorflow as tf
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline, preprocess
 from mlnt_tf.data.images import ArrayImages
-from mlnt_tf.data.sources import Split
+from mlnt_tf.data.splits import Split
 
 COUNT = 20
 IMAGES = np.random.default_rng(0).integers(256, size=[COUNT, 8, 8, 1], dtype=np.uint8)

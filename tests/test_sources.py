@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import sources
+from mlnt_tf.data import sources, splits
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +24,26 @@ def test_the_test_split_is_the_same_for_every_seed(digits):
 
 
 def test_held_out_examples_keep_the_classes_shares(digits):
-    train, validation = sources.hold_out(digits.train, fraction=.1, seed=0)
+    train, validation = splits.hold_out(digits.train, fraction=.1, seed=0)
     assert (len(train), len(validation)) == (1347, 150)
     assert not set(train.ids) & set(validation.ids)
     assert np.ptp(np.bincount(validation.labels)) <= 1
 
 
 def test_another_seed_holds_out_others(digits):
-    one, other = (set(sources.hold_out(digits.train, fraction=.1, seed=seed)[1].ids) for seed in (0, 1))
+    one, other = (set(splits.hold_out(digits.train, fraction=.1, seed=seed)[1].ids) for seed in (0, 1))
     assert one != other
 
 
 def test_a_subset_is_exact_and_balanced(digits):
-    subset = sources.subset(digits.train, 100, seed=0)
+    subset = splits.subset(digits.train, 100, seed=0)
     assert len(subset) == 100 and np.ptp(np.bincount(subset.labels)) <= 1
-    assert len(sources.subset(digits.train, 0, seed=0)) == 1497
+    assert len(splits.subset(digits.train, 0, seed=0)) == 1497
 
 
 def test_too_large_a_subset_is_refused(digits):
     with pytest.raises(UserError, match="--train_examples=1498"):
-        sources.subset(digits.train, 1498, seed=0)
+        splits.subset(digits.train, 1498, seed=0)
 
 
 def test_cifar10_is_whole(cifar10_dir):

@@ -1,7 +1,8 @@
 """Encoded images to pixels, the same in training and in the SavedModel.
 
 JPEG, PNG, GIF (the first frame), BMP and WebP, grey, CMYK, palette, alpha (dropped) and 16 bits: all to uint8 RGB. The
-orientation that EXIF gives a JPEG is applied, as viewers do and `tf.io.decode_image` does not.
+orientation that EXIF gives a JPEG is applied, as viewers do and `tf.io.decode_image` does not. A BMP of under 24 bits is
+refused: TensorFlow takes a palette's indices for grey.
 """
 
 import tensorflow as tf
@@ -13,9 +14,12 @@ ORIENTATION_TAGS = {b"\x01\x12\x00\x03\x00\x00\x00\x01": 9, b"\x12\x01\x03\x00\x
 
 def decode(encoded):
     """Encoded bytes, a string scalar, to uint8 [height, width, 3]."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    header = tf.strings.substr(encoded, 0, 32)
+    few_bits = tf.strings.regex_full_match(header, r"BM\C{26}[\x01\x04\x08]\C*")
+    with tf.control_dependencies([tf.debugging.Assert(~few_bits, ["a BMP of under 24 bits: save it as PNG"])]):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
-    has_exif = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, 32), r"\C*Exif\C*")
+    has_exif = tf.strings.regex_full_match(header, r"\C*Exif\C*")
     return tf.cond(has_exif, lambda: turn(image, orientation(encoded)), lambda: image)
 
 

@@ -10,6 +10,7 @@ A position is a row of the split. A handle is whatever leads to the pixels, so t
 """
 
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ from mlnt_tf.data.decode import decode, resize
 
 MEAN_SAMPLE = 10_000  # images that a mean is taken over, where they must be decoded for it
 SHARDS_AT_ONCE = 16  # read in turn
+IN_MEMORY_BELOW = 2**30  # bytes of pixels: a smaller set is decoded once
 SHUFFLED_TOGETHER = 8192  # records, still encoded, that are permuted as one block
 
 
@@ -39,16 +41,11 @@ class RandomAccess:
     def in_order(self):
         return tf.data.Dataset.range(len(self), output_type=tf.int32).map(lambda position: (position, position))
 
-    def decoded(self, rows):
-        """The pixels of some rows, decoded on all cores: uint8 [len(rows), height, width, channels]."""
-        images = tf.data.Dataset.from_tensor_slices(np.asarray(rows, np.int32)).map(
-            self.pixels, num_parallel_calls=tf.data.AUTOTUNE)
-        return np.concatenate(list(images.batch(256).as_numpy_iterator()))
-
     def mean_image(self):
-        """The mean in 0 to 1 of (a sample of) the images: float32 [height, width, channels]."""
-        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), MEAN_SAMPLE)).astype(int))
-        return mean_of(self.decoded(chunk) for chunk in np.array_split(rows, len(rows) // 1024 + 1))
+        """The mean in 0 to 1 of a sample of the images: float32 [height, width, channels]."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), MEAN_SAMPLE)).astype(np.int32))
+        pixels = tf.data.Dataset.from_tensor_slices(rows).map(self.pixels, num_parallel_calls=tf.data.AUTOTUNE)
+        return mean_of(pixels.batch(1024).as_numpy_iterator())
 
 
 class ArrayImages(RandomAccess):
@@ -86,26 +83,31 @@ class FileImages(RandomAccess):
     """Encoded images, a file each, read and decoded in TensorFlow.
 
     Args:
-      paths: bytes [n], of files.
+      paths: bytes [n], relative to the root.
+      root: a directory.
       size: (height, width) to resize to.
     """
 
-    def __init__(self, paths, *, size):
-        self.paths, self.size = np.asarray(paths, "S"), tuple(size)
+    def __init__(self, paths, *, root, size):
+        self.paths, self.root, self.size = np.asarray(paths, "S"), os.fsencode(root), tuple(size)
         self.shape = (*self.size, 3)
 
     def __len__(self):
         return len(self.paths)
 
     def take(self, rows):
-        return FileImages(self.paths[rows], size=self.size)
+        return FileImages(self.paths[rows], root=self.root, size=self.size)
+
+    def path(self, row):
+        """bytes, from anywhere."""
+        return os.path.join(self.root, self.paths[row])
 
     @functools.cached_property
     def tensor(self):
         return eager_constant(self.paths)
 
     def encoded(self, handle):
-        return tf.io.read_file(self.tensor[handle])
+        return tf.io.read_file(tf.strings.join([self.root, self.tensor[handle]], separator="/"))
 
     def pixels(self, handle):
         return resize(decode(self.encoded(handle)), self.size)
@@ -175,6 +177,18 @@ class RecordImages:
         sample = self.in_order().filter(lambda position, serialized: position % every == 0)
         pixels = sample.map(lambda position, serialized: self.pixels(serialized), num_parallel_calls=tf.data.AUTOTUNE)
         return mean_of(pixels.batch(1024).as_numpy_iterator())
+
+
+def in_memory(images):
+    """The same images, decoded once if they are few; as they are if not."""
+    if not len(images) or len(images) * np.prod(images.shape) >= IN_MEMORY_BELOW:
+        return images
+    array, start = np.empty([len(images), *images.shape], np.uint8), 0
+    pixels = images.in_order().map(lambda position, handle: images.pixels(handle), num_parallel_calls=tf.data.AUTOTUNE)
+    for chunk in pixels.batch(256).as_numpy_iterator():
+        array[start:start + len(chunk)] = chunk
+        start += len(chunk)
+    return ArrayImages(array)
 
 
 def eager_constant(array):

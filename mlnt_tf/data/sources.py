@@ -1,66 +1,15 @@
-"""Data sets as {id, image, label}: the id is the position in the source's fixed order, before anything is dropped."""
+"""The data set that --dataset names."""
 
-import dataclasses
-import os
+import importlib
 
 import numpy as np
 
 from mlnt_tf.config import UserError
+from mlnt_tf.data import clothing1m, files, tfds_sets
 from mlnt_tf.data.images import ArrayImages
-from mlnt_tf.data.noise import apportion, uniform
+from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw
 
-TEST_SALT, HOLD_OUT_SALT, SUBSET_SALT = 0x74657374, 0x686F6C64, 0x737562
 DIGITS_TEST_EXAMPLES = 300
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Examples, n of them.
-
-    Args:
-      ids: int64 [n], ascending.
-      labels: int32 [n], those to train on.
-      images: one of the kinds of `images.py`, of length n.
-      records: str or bytes [n], each leading to a file or record.
-      true_labels: int32 [n], -1 where unknown; None where all are.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    images: object
-    records: np.ndarray
-    true_labels: np.ndarray = None
-
-    def __post_init__(self):
-        if self.true_labels is None:
-            object.__setattr__(self, "true_labels", np.full(len(self.ids), -1, np.int32))
-
-    def __len__(self):
-        return len(self.ids)
-
-    def take(self, rows):
-        """The split of these rows, ascending."""
-        return Split(self.ids[rows], self.labels[rows], self.images.take(rows), self.records[rows],
-                     self.true_labels[rows])
-
-    def with_true_labels(self):
-        """The same examples, their labels the true ones where those are known."""
-        return dataclasses.replace(self, labels=np.where(self.true_labels >= 0, self.true_labels, self.labels))
-
-    def record_names(self):
-        """The records as text: a list of str."""
-        return [os.fsdecode(record) for record in self.records]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set before anything is held out or corrupted; a validation split of None is held out of the training
-    split."""
-
-    class_names: tuple
-    train: Split
-    test: Split
-    validation: Split = None
 
 
 def load_source(config):
@@ -69,7 +18,12 @@ def load_source(config):
     Raises:
       UserError: --data_dir lacks the data.
     """
-    return {"digits": load_digits, "cifar10": load_cifar10}[config.dataset](config)
+    loaders = {"digits": load_digits, "folder": files.load_folder, "csv": files.load_csv,
+               "clothing1m": clothing1m.load_clothing1m, "cifar10": tfds_sets.load_cifar10,
+               "cifar10_n": tfds_sets.load_cifar10_n}
+    if config.dataset in loaders:
+        return loaders[config.dataset](config)
+    return tfds_sets.load_named(config) if config.dataset.startswith("tfds:") else load_function(config)
 
 
 def load_digits(config):
@@ -79,77 +33,24 @@ def load_digits(config):
     digits = sklearn.datasets.load_digits()
     ids, labels = np.arange(len(digits.target)), digits.target.astype(np.int32)
     everything = Split(ids=ids, labels=labels, true_labels=labels,
-                       images=ArrayImages(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]),
+                       images=ArrayImages(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None],
+                                          size=config.resized),
                        records=np.array([f"digits[{i}]" for i in ids]))
     rest, test = draw(everything, DIGITS_TEST_EXAMPLES, seed=0, salt=TEST_SALT)
     return Source(tuple(str(name) for name in digits.target_names), rest, test)
 
 
-def load_cifar10(config):
-    """CIFAR-10 through TFDS, in the order of its records."""
-    import tensorflow_datasets as tfds
-
+def load_function(config):
+    """--dataset=package.module:function, which takes the Config and returns a `splits.Source`."""
+    module, _, name = config.dataset.partition(":")
     try:
-        builder = tfds.builder("cifar10", data_dir=config.data_dir or None)
-        if not builder.data_path.exists() and config.download:
-            builder.download_and_prepare()
-    except Exception as error:
-        raise UserError(f"--dataset=cifar10 cannot be prepared under --data_dir={config.data_dir!r}: "
-                        f"{first_line(error)}; point --data_dir at a TFDS directory that holds it.") from error
-    if not builder.data_path.exists():
-        raise UserError(f"--data_dir={config.data_dir or builder.data_dir.parent.parent!s} lacks CIFAR-10: looked for "
-                        f"{builder.data_path}; point --data_dir at a TFDS directory that holds it, or add --download.")
-    try:
-        train, test = (read_tfds(builder, split) for split in ("train", "test"))
-    except Exception as error:
-        raise UserError(f"--data_dir={config.data_dir}: {builder.data_path} cannot be read ({first_line(error)}); "
-                        "remove it and add --download.") from error
-    return Source(tuple(builder.info.features["label"].names), train, test)
-
-
-def read_tfds(builder, split):
-    """One split of a TFDS builder as a Split, files in order."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(add_tfds_id=True))
-    batches = list(dataset.batch(1024, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
-    images, labels, records = (np.concatenate([batch[key] for batch in batches])
-                               for key in ("image", "label", "tfds_id"))
-    labels = labels.astype(np.int32)
-    return Split(np.arange(len(labels)), labels, ArrayImages(images), records.astype(str), true_labels=labels)
-
-
-def first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def hold_out(split, *, fraction, seed):
-    """The same share of each class, drawn by (seed, id): (the rest, the held out)."""
-    return draw(split, max(round(fraction * len(split)), 1), seed=seed, salt=HOLD_OUT_SALT)
-
-
-def subset(split, count, *, seed):
-    """`count` examples in the classes' proportions, drawn by (seed, id); 0 means all.
-
-    Raises:
-      UserError: more than there are.
-    """
-    if count > len(split):
-        raise UserError(f"--train_examples={count} is above the {len(split)} there are: lower it, or 0 for all.")
-    return draw(split, count, seed=seed, salt=SUBSET_SALT)[1] if count else split
-
-
-def draw(split, count, *, seed, salt):
-    """`count` examples in the classes' proportions (largest remainder): (the others, the drawn), in order.
-
-    The classes are the true ones where they are known, so that noise changes no draw.
-    """
-    labels = split.with_true_labels().labels
-    classes, sizes = np.unique(labels, return_counts=True)
-    draws = uniform(split.ids, seed=seed, salt=salt)
-    drawn = np.zeros(len(split), bool)
-    for label, share in zip(classes, apportion(sizes / len(split), count)):
-        members = np.flatnonzero(labels == label)
-        drawn[members[np.argsort(draws[members], kind="stable")[:share]]] = True
-    return split.take(np.flatnonzero(~drawn)), split.take(np.flatnonzero(drawn))
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"--dataset={config.dataset} cannot be imported ({type(error).__name__}: "
+                        f"{' '.join(str(error).split())}): write package.module:function, its directory on "
+                        "PYTHONPATH.") from error
+    source = function(config)
+    if not isinstance(source, Source):
+        raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}: it must return a "
+                        "mlnt_tf.data.splits.Source.")
+    return source

@@ -33,6 +33,11 @@ def build_network(name, *, width, input_shape, num_classes, seed):
     return BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
 
 
+def normalization(name):
+    """The function of images in 0 to 255 that a network's own weights were trained with, or None."""
+    return None
+
+
 def feature_extractor(network, features="penultimate"):
     """The part of a network that gives the features neighbours are near in.
 
