@@ -14,6 +14,7 @@ _HOME = {
     "EmaTeacher": "mlnt_tf.teacher",
     "CoupledSGD": "mlnt_tf.optimizer",
     "FusedBatchNormalization": "mlnt_tf.models.layers",
+    "fuse_batch_norm": "mlnt_tf.models.layers",
     "find_neighbors": "mlnt_tf.meta.neighbors",
     "build_network": "mlnt_tf.models.registry",
     "feature_extractor": "mlnt_tf.models.registry",

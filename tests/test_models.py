@@ -128,3 +128,57 @@ class TestFusedBatchNormalization:
         step = 1e-2
         assert exact == pytest.approx(float((slope(x + step * direction) - slope(x - step * direction)) / (2 * step)),
                                       rel=.01)
+
+
+def with_batch_norm():
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential([keras.Input([3, 3, 4]), keras.layers.BatchNormalization(), keras.layers.ReLU()])
+    frozen = keras.layers.BatchNormalization(name="frozen", momentum=.7, scale=False, trainable=False)
+    shared = keras.layers.BatchNormalization(name="shared")
+    images = keras.Input([3, 3, 4])
+    x = keras.ops.add(shared(images), shared(frozen(inner(images))))
+    network = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)), name="mine")
+    draws = np.random.default_rng(0)
+    network.set_weights([draws.uniform(.5, 1.5, size=weight.shape) for weight in network.get_weights()])
+    return network
+
+
+class TestFuseBatchNorm:
+    def normalizers(self, network):
+        return [layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_same_numbers_and_own_weights(self, training):
+        network = with_batch_norm()
+        fused = mlnt_tf.fuse_batch_norm(network)
+        assert {type(layer) for layer in self.normalizers(fused)} == {mlnt_tf.FusedBatchNormalization}
+        assert {type(layer) for layer in self.normalizers(network)} == {keras.layers.BatchNormalization}
+        images = tf.random.stateless_normal([6, 3, 3, 4], [0, 1])
+        np.testing.assert_allclose(fused(images, training=training), network(images, training=training), atol=2e-5)
+        for mine, theirs in zip(fused.weights, network.weights):
+            assert mine is not theirs and mine.path == theirs.path
+            np.testing.assert_allclose(mine, theirs, atol=1e-5)
+        assert [v.path for v in fused.trainable_variables] == [v.path for v in network.trainable_variables]
+        assert fused.get_layer("frozen").momentum == .7 and not fused.get_layer("frozen").trainable
+
+    def test_full_order_takes_the_converted_network(self):
+        with pytest.raises(ValueError, match="FusedBatchNormalization"):
+            mlnt_tf.MLNT(with_batch_norm(), meta_order="full")
+        mlnt_tf.MLNT(mlnt_tf.fuse_batch_norm(with_batch_norm()), meta_order="full")
+
+    def test_imagenet_resnet50(self):
+        resnet = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=14,
+                                             classifier_activation=None)
+        fused = mlnt_tf.fuse_batch_norm(resnet)
+        assert len(self.normalizers(fused)) == 53
+        assert {type(layer) for layer in self.normalizers(fused)} == {mlnt_tf.FusedBatchNormalization}
+        images = tf.random.stateless_normal([2, 32, 32, 3], [0, 1])
+        np.testing.assert_allclose(fused(images), resnet(images), rtol=1e-4, atol=1e-4)
+
+    def test_a_subclassed_network_is_refused(self):
+        class Mine(keras.Model):
+            def call(self, images):
+                return images
+
+        with pytest.raises(ValueError, match="Received: Mine"):
+            mlnt_tf.fuse_batch_norm(Mine())

@@ -45,3 +45,36 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
         return outputs[:, 0, 0, :] if rank == 2 else outputs
+
+
+def fuse_batch_norm(network):
+    """A copy of a network, same weights, with `FusedBatchNormalization` in place of Keras's batch normalization.
+
+    Networks of `keras.applications` and nested networks are converted too; a layer the fused kernel cannot serve (see
+    the class) keeps Keras's code.
+
+    Args:
+      network: a functional or sequential model, built.
+
+    Returns:
+      a model of the same kind, names and numbers, with weights of its own; the network is left as it is.
+
+    Raises:
+      ValueError: a subclassed network, whose layers cannot be exchanged from outside, or one that is not built.
+    """
+    def clone(layer):
+        kind = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
+        return kind.from_config(layer.get_config())
+
+    try:
+        if not network.built:
+            raise ValueError("the network has no weights yet")
+        fused = keras.models.clone_model(network, clone_function=clone, recursive=True)
+    except ValueError as error:
+        raise ValueError("only a built functional or sequential network can be converted; in another, write "
+                         f"mlnt_tf.FusedBatchNormalization. Received: {type(network).__name__} {network.name!r} "
+                         f"({error})") from error
+    if not fused.built:
+        fused.build(network.input_shape)
+    fused.set_weights(network.get_weights())
+    return fused
