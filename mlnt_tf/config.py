@@ -1,8 +1,10 @@
 """Every setting of a run: its name, default, range and meaning. Standard library only."""
 
 import dataclasses
+import importlib
 import math
 import pathlib
+import traceback
 
 
 class UserError(ValueError):
@@ -61,7 +63,7 @@ class Config:
                                   choices=("exact", "bernoulli"))
     symmetric_includes_true: bool = setting(True, "Symmetric noise redraws over all classes, the true one included.")
     # Network
-    model: str = setting("cnn", f"Network: {', '.join(MODELS)}, keras:NAME or package.module:function.")
+    model: str = setting("cnn", f"Network: {', '.join(MODELS)}, resnet50, keras:NAME or package.module:function.")
     pretrained_weights: str = setting("none", "Weights resnet50 and keras:NAME begin with: none, imagenet or a file.")
     width: int = setting(32, "Channels of the first stage.", minimum=1)
     # Size of the run
@@ -124,7 +126,7 @@ class Config:
         for field in dataclasses.fields(self):
             _check_limits(field, getattr(self, field.name))
         check_name("dataset", self.dataset, DATASETS, "tfds:")
-        check_name("model", self.model, MODELS, "keras:")
+        check_name("model", self.model, (*MODELS, "resnet50"), "keras:")
         check_noise(self)
         if self.crop_size and self.image_size and self.crop_size > self.image_size:
             raise UserError(f"--crop_size={self.crop_size} is above --image_size={self.image_size}: lower it.")
@@ -186,6 +188,28 @@ def check_name(flag, value, known, prefix):
         return
     raise UserError(f"--{flag}={value} is not known: choose one of {', '.join(known)}, {prefix}NAME or "
                     "package.module:function.")
+
+
+def call_function(flag, name, **arguments):
+    """What the function that --flag=package.module:function names returns for these arguments.
+
+    Raises:
+      UserError: it cannot be imported, or fails.
+    """
+    module, _, function = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"--{flag}={name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}): "
+                        "write package.module:function, and put its directory on PYTHONPATH.") from error
+    try:
+        return function(**arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"--{flag}={name} failed ({type(error).__name__}: {' '.join(str(error).split())}, "
+                        f"{place.filename}, line {place.lineno}).") from error
 
 
 def check_noise(config):

@@ -77,6 +77,8 @@ def load_examples(config):
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
         bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch)
+    if ":" in config.model or config.pretrained_weights != "none":
+        new_network(config, examples)  # what is wrong with it is told now
     rate = examples.realized_rate
     logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
                  "%d test", config.dataset, len(train), "an unknown share" if rate is None else f"{100 * rate:.1f} %",
@@ -97,6 +99,12 @@ def preprocess_for(config, images):
         mean = images.mean_image()
         normalize = preprocessing.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
     return preprocessing.Preprocess(stored, shape, normalize)
+
+
+def new_network(config, examples):
+    return registry.build_network(
+        config.model, width=config.width, input_shape=examples.preprocess.shape,
+        num_classes=len(examples.class_names), seed=config.seed, pretrained_weights=config.pretrained_weights)
 
 
 def corrupted(split, matrix, config, *, first=0):
@@ -171,9 +179,7 @@ class Stage:
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
-        return registry.build_network(
-            self.config.model, width=self.config.width, input_shape=self.examples.preprocess.shape,
-            num_classes=len(self.examples.class_names), seed=self.config.seed)
+        return new_network(self.config, self.examples)
 
     def batches(self, epochs, **kwargs):
         """The training stream of this stage; see `pipeline.training_batches`."""

@@ -1,10 +1,8 @@
 """The data set that --dataset names."""
 
-import importlib
-
 import numpy as np
 
-from mlnt_tf.config import UserError
+from mlnt_tf.config import UserError, call_function
 from mlnt_tf.data import clothing1m, files, tfds_sets
 from mlnt_tf.data.images import ArrayImages
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw
@@ -41,15 +39,8 @@ def load_digits(config):
 
 
 def load_function(config):
-    """--dataset=package.module:function, which takes the Config and returns a `splits.Source`."""
-    module, _, name = config.dataset.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise UserError(f"--dataset={config.dataset} cannot be imported ({type(error).__name__}: "
-                        f"{' '.join(str(error).split())}): write package.module:function, its directory on "
-                        "PYTHONPATH.") from error
-    source = function(config)
+    """--dataset=package.module:function, which takes the Config, by the name `config`, and returns a Source."""
+    source = call_function("dataset", config.dataset, config=config)
     if not isinstance(source, Source):
         raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}: it must return a "
                         "mlnt_tf.data.splits.Source.")
