@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data import files
+from mlnt_tf.data.listings import Listing, directory_of, read_class_names, source_of_files
 from mlnt_tf.data.tfds_sets import prepared_builder, source_of_builder
 
 NAMES, NOISY, CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
@@ -19,15 +19,15 @@ def load_clothing1m(config):
     added = ("clean_train",) if config.use_clean_train else ()
     root = pathlib.Path(config.data_dir)
     if (root / LISTS["train"][0]).exists() or not (root / "clothing1m").exists():
-        class_names, listings = read_release(files.directory_of(config), "--data_dir")
+        class_names, listings = read_release(directory_of(config), "--data_dir")
         extra = listings.pop("clean_train")
         if added:
-            listings["train"] = files.Listing(*(np.concatenate([getattr(listing, name) for listing in
+            listings["train"] = Listing(*(np.concatenate([getattr(listing, name) for listing in
                                                                 (listings["train"], extra)])
                                                 for name in ("paths", "labels", "true_labels")))
-        return files.source_of_files(config, root.resolve(), class_names, listings)
+        return source_of_files(config, root.resolve(), class_names, listings)
     return source_of_builder(prepared_builder("clothing1m", config, title="prepared Clothing1M"), config,
-                             true_label="true_label", added_to_train=added)
+                             true_label="true_label", record="key", added_to_train=added)
 
 
 def read_release(root, flag):
@@ -45,7 +45,7 @@ def read_release(root, flag):
     if missing:
         raise UserError(f"{flag}={root} lacks {', '.join(missing)}: Clothing1M as released has these lists beside its "
                         "images.")
-    class_names = files.read_class_names(root / NAMES, flag=flag)
+    class_names = read_class_names(root / NAMES, flag=flag)
     labels = {name: read_labels(root / name, len(class_names), flag) for name in (NOISY, CLEAN)}
     listings = {}
     for split, (keys, table) in LISTS.items():
@@ -56,7 +56,7 @@ def read_release(root, flag):
             rows.append((key, labels[table][key], labels[CLEAN].get(key, -1)))
         if not rows:
             raise UserError(f"{flag}={root}: {keys} is empty.")
-        listings[split] = files.Listing.of(rows)
+        listings[split] = Listing.of(rows)
     return class_names, listings
 
 

@@ -10,6 +10,7 @@ A position is a row of the split. A handle is whatever leads to the pixels, so t
 """
 
 import functools
+import hashlib
 import os
 
 import numpy as np
@@ -27,6 +28,18 @@ def permutation(count, key):
     """0 ... count - 1 in an order that the key, int32 [2], alone decides: int32 [count]."""
     return tf.argsort(tf.random.stateless_uniform([count], key, minval=None, maxval=None, dtype=tf.int32, alg="philox"),
                       stable=True)
+
+
+class Encoded:
+    """What files and shards share: no pixels are kept, and the content is that of the encoded image."""
+
+    nbytes = 0
+
+    def digests(self):
+        """Of each image's content: int64 [n]."""
+        digests = self.in_order().map(lambda position, handle: digest(self.encoded(handle)),
+                                      num_parallel_calls=tf.data.AUTOTUNE)
+        return np.concatenate(list(digests.batch(1024).as_numpy_iterator()))
 
 
 class RandomAccess:
@@ -66,6 +79,15 @@ class ArrayImages(RandomAccess):
     def take(self, rows):
         return ArrayImages(self.array[rows], size=self.size)
 
+    @property
+    def nbytes(self):
+        return self.array.nbytes
+
+    def digests(self):
+        """Of each image's content: int64 [n]."""
+        return np.array([int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), signed=True)
+                         for image in self.array])
+
     @functools.cached_property
     def tensor(self):
         return eager_constant(self.array)
@@ -79,7 +101,7 @@ class ArrayImages(RandomAccess):
         return mean_of(np.array_split(self.array, len(self.array) // 4096 + 1))
 
 
-class FileImages(RandomAccess):
+class FileImages(Encoded, RandomAccess):
     """Encoded images, a file each, read and decoded in TensorFlow.
 
     Args:
@@ -113,7 +135,7 @@ class FileImages(RandomAccess):
         return resize(decode(self.encoded(handle)), self.size)
 
 
-class RecordImages:
+class RecordImages(Encoded):
     """Encoded images in shards of TFRecords, streamed: a handle is the encoded image.
 
     Shards are read in turn, in an order of the key; blocks of records are then permuted by the key.
@@ -169,8 +191,11 @@ class RecordImages:
         records = records.map(lambda row, serialized: (self.position_of[start + row], serialized))
         return records.filter(lambda position, serialized: position >= 0)
 
+    def encoded(self, handle):
+        return self.image_of(handle)
+
     def pixels(self, handle):
-        return resize(decode(self.image_of(handle)), self.size)
+        return resize(decode(self.encoded(handle)), self.size)
 
     def mean_image(self):
         every = max(len(self) // MEAN_SAMPLE, 1)
@@ -189,6 +214,11 @@ def in_memory(images):
         array[start:start + len(chunk)] = chunk
         start += len(chunk)
     return ArrayImages(array)
+
+
+def digest(encoded):
+    """Of an encoded image's content: int64."""
+    return tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1)
 
 
 def eager_constant(array):

@@ -8,7 +8,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf.config import UserError
 from mlnt_tf.data.decode import decode
+from mlnt_tf.data.images import digest
 from mlnt_tf.data.memory import remembered
 
 TOLD_EVERY = 15.0  # seconds
@@ -41,12 +43,11 @@ def look_at_all(images):
 
     def look(position):
         encoded = images.encoded(position)
-        digest = tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1)
-        return position, tf.shape(decode(encoded))[:2], digest
+        return position, tf.shape(decode(encoded))[:2], digest(encoded)
 
     looked = tf.data.Dataset.range(len(images)).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    for rows, size, digest in looked.ignore_errors().batch(256).as_numpy_iterator():  # what is missing is bad
-        good[rows], sizes[rows], digests[rows] = True, size, digest
+    for rows, *found in looked.ignore_errors().batch(256).as_numpy_iterator():  # what is missing is bad
+        good[rows], (sizes[rows], digests[rows]) = True, found
         if time.monotonic() - told > TOLD_EVERY:
             told = time.monotonic()
             logging.info("checked %d of %d images, %.0f a second", good.sum(), len(images), good.sum() / (told - began))
@@ -65,3 +66,13 @@ def reason(path):
         text = error.message.partition("}} ")[2] or error.message
         return " ".join(text.partition(" [Op:")[0].split())
     return "decodes now"
+
+
+def check_bad_images(bad, count, allowed, *, lists="python -m mlnt_tf.check lists all"):
+    """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of fewer."""
+    told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3]) + ("; …" if bad[3:] else "")
+    if len(bad) > allowed * count:
+        raise UserError(f"{len(bad)} of {count} images do not decode ({told}): mend or remove them ({lists}), or raise "
+                        f"--max_bad_images={allowed:g}, the share that may be left out.")
+    if bad:
+        logging.warning("%d of %d images do not decode and are left out: %s", len(bad), count, told)

@@ -9,8 +9,12 @@ from mlnt_tf.config import UserError
 
 # CIFAR-10 (Patrini et al. 2017): truck to automobile, bird to airplane, deer to horse, cat and dog to each other.
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-KINDS = ("symmetric", "asymmetric")
 NOISE_SALT = 0x6E6F697365
+
+
+def is_ours(noise):
+    """Whether a kind of noise is drawn here, not brought by the data."""
+    return noise in ("symmetric", "asymmetric") or noise.startswith("matrix:")
 
 
 def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True, dataset=None):

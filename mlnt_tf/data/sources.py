@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlnt_tf.config import UserError, call_function
-from mlnt_tf.data import clothing1m, files, tfds_sets
+from mlnt_tf.data import clothing1m, listings, tfds_sets
 from mlnt_tf.data.images import ArrayImages
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw
 
@@ -16,7 +16,7 @@ def load_source(config):
     Raises:
       UserError: --data_dir lacks the data.
     """
-    loaders = {"digits": load_digits, "folder": files.load_folder, "csv": files.load_csv,
+    loaders = {"digits": load_digits, "folder": listings.load_folder, "csv": listings.load_csv,
                "clothing1m": clothing1m.load_clothing1m, "cifar10": tfds_sets.load_cifar10,
                "cifar10_n": tfds_sets.load_cifar10_n}
     if config.dataset in loaders:

@@ -63,6 +63,7 @@ class Source:
       class_names: str, in the order of the labels.
       validation: a Split, or None to hold it out of the training split.
       bad_images: (record, reason) of the images left out.
+      sizes: int32 [n, 2], height and width of the files, or None.
     """
 
     class_names: tuple
@@ -70,6 +71,7 @@ class Source:
     test: Split
     validation: Split = None
     bad_images: tuple = ()
+    sizes: np.ndarray = None
 
 
 def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):

@@ -97,9 +97,9 @@ def read_all(builder, split, columns, config):
 
 @contextlib.contextmanager
 def quiet():
-    """TFDS tells of every directory it looks into: not here."""
+    """TFDS tells of every directory it looks into, and of its own old names: not here."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
@@ -112,7 +112,7 @@ def load_named(config):
     return source_of_builder(builder, config)
 
 
-def source_of_builder(builder, config, *, true_label=None, added_to_train=()):
+def source_of_builder(builder, config, *, true_label=None, record=None, added_to_train=()):
     """A Source of a prepared builder's shards.
 
     Without a test split the validation split is the test split, as usual; without both a share of train is set apart,
@@ -120,6 +120,7 @@ def source_of_builder(builder, config, *, true_label=None, added_to_train=()):
 
     Args:
       true_label: the feature that holds the true label, -1 where unknown, or None.
+      record: the feature that leads back to the original, or None for shard and row.
       added_to_train: names of more splits to train on.
 
     Raises:
@@ -144,7 +145,8 @@ def source_of_builder(builder, config, *, true_label=None, added_to_train=()):
         names["test"] = ("test",)
     if "validation" in there:
         names["validation" if "test" in there else "test"] = ("validation",)
-    read = functools.partial(record_split, builder, image=image, label=label, true_label=true_label, size=size)
+    read = functools.partial(record_split, builder, image=image, label=label, true_label=true_label, record=record,
+                             size=size)
     splits = {name: read(stored) for name, stored in names.items()}
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out(splits["train"], fraction=config.test_fraction, seed=0,
@@ -154,7 +156,7 @@ def source_of_builder(builder, config, *, true_label=None, added_to_train=()):
     return Source(tuple(features[label].names), **splits)
 
 
-def record_split(builder, names, *, image, label, true_label, size):
+def record_split(builder, names, *, image, label, true_label, record, size):
     """One split, of one stored split or more, as a Split whose images are streamed, or in memory if they are few."""
     import tensorflow_datasets as tfds
 
@@ -167,15 +169,18 @@ def record_split(builder, names, *, image, label, true_label, size):
     def find_labels():
         def labels(serialized):
             example = parse(serialized)
-            return {"labels": example[label], "true": example[true_label] if true_label else -1}
+            return {"labels": example[label], "true": example[true_label] if true_label else -1,
+                    "records": example[record] if record else ""}
 
         parsed = tf.data.TFRecordDataset(files, buffer_size=2**20).map(labels, num_parallel_calls=tf.data.AUTOTUNE)
         batches = list(parsed.batch(4096).as_numpy_iterator())
-        return {key: np.concatenate([batch[key] for batch in batches]).astype(np.int32) for key in batches[0]}
+        found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        return {"labels": found["labels"].astype(np.int32), "true": found["true"].astype(np.int32),
+                "records": found["records"].astype("S")}
 
     found = remembered("labels", files, find_labels)
-    records = np.array([f"{path.rpartition('/')[2]}__{row}".encode()
-                        for path, length in zip(files, lengths) for row in range(length)])
+    records = found["records"] if record else np.array([f"{path.rpartition('/')[2]}__{row}".encode() for path, length
+                                                        in zip(files, lengths) for row in range(length)])
     images = RecordImages(files, lengths, lambda serialized: parse(serialized)[image], size=size)
     return Split(np.arange(len(records)), found["labels"], in_memory(images), records, true_labels=found["true"])
 

@@ -10,7 +10,7 @@ from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.images import FileImages, in_memory
-from mlnt_tf.data.inspection import inspect
+from mlnt_tf.data.inspection import check_bad_images, inspect
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
@@ -199,17 +199,8 @@ def source_of_files(config, root, class_names, listings):
                                                    salt=TEST_SALT)
         logging.info("no test split: %d of the training examples are set apart, the same for every seed",
                      len(splits["test"]))
-    return Source(class_names, **splits, bad_images=tuple(bad))
-
-
-def check_bad_images(bad, count, allowed):
-    """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of the others."""
-    told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
-    if len(bad) > allowed * count:
-        raise UserError(f"{len(bad)} of {count} images do not decode ({told}{'; …' if bad[3:] else ''}): mend or remove "
-                        f"them (python -m mlnt_tf.check lists all), or raise --max_bad_images={allowed:g}, the share that may be left out.")
-    if bad:
-        logging.warning("%d of %d images do not decode and are left out (bad_images.csv): %s", len(bad), count, told)
+    return Source(class_names, **splits, bad_images=tuple(bad),
+                  sizes=inspection.sizes[inspection.good])
 
 
 def common_size(config, sizes):
