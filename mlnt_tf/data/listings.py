@@ -113,18 +113,19 @@ def load_csv(config):
     class_names = read_class_names(config.class_names) if config.class_names else None
     number_of = label_numbers(table, [(line, cell(row, column)) for column in (label_column, true_column)
                                       for line, row in rows if cell(row, column)], class_names)
-    listed = {}
+    listed, root = {}, table.parent.resolve()
     for line, row in rows:
         split = cell(row, split_column).lower()
         if split and split not in SPLIT_NAMES:
             raise UserError(f"--data_dir={table}, line {line}: the split {split!r} is not known: write one of "
                             f"{', '.join(SPLIT_NAMES)}, or nothing for train.")
         true = cell(row, true_column)
+        path = cell(row, path_column)
+        path = os.path.relpath(path, root) if os.path.isabs(path) else path
         listed.setdefault(SPLIT_NAMES.get(split, "train"), []).append(
-            (cell(row, path_column), number_of[cell(row, label_column)], number_of[true] if true else -1))
+            (path, number_of[cell(row, label_column)], number_of[true] if true else -1))
     names = class_names or tuple(sorted(set(number_of), key=number_of.get))
-    return source_of_files(config, table.parent.resolve(), names,
-                           {name: Listing.of(rows) for name, rows in listed.items()})
+    return source_of_files(config, root, names, {name: Listing.of(rows) for name, rows in listed.items()})
 
 
 def label_numbers(table, cells, class_names):
@@ -178,6 +179,8 @@ def source_of_files(config, root, class_names, listings):
     Raises:
       UserError: no training images, too many bad ones, or sizes that differ and no --image_size.
     """
+    if len(class_names) < 2:
+        raise UserError(f"--data_dir={config.data_dir}: all images are of one class: two are needed.")
     if "train" not in listings:
         raise UserError(f"--data_dir={config.data_dir}: there are no training images.")
     paths = np.concatenate([listing.paths for listing in listings.values()])
