@@ -95,6 +95,11 @@ class Config:
     meta_momentum: float = setting(0.0, "Momentum of the meta update.", minimum=0, below=1)
     meta_order: str = setting("first", "The inner gradient is a constant, or is differentiated through.",
                               choices=("first", "full"))
+    fast_weights: str = setting("all", "What the inner step moves: all weights (paper), the last stage, or the last "
+                                "layer alone, which is far cheaper.", choices=("all", "last_stage", "head"))
+    meta_every: int = setting(1, "A meta update every so many steps; the others are cross entropy.", minimum=1)
+    synthetic_parallelism: int = setting(1, "How many of the M run side by side: the same numbers, in more memory.",
+                                         minimum=1)
     update_mode: str = setting("sequential", "Classification gradient at the new weights, or both at the old.",
                                choices=("sequential", "joint"))
     # Classification update

@@ -163,7 +163,9 @@ def train_iteration(stage, iteration, mentor):
     with tf.distribute.get_strategy().scope():
         model = MLNT(
             stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
-            inner_rate=config.inner_rate, meta_order=config.meta_order, update_mode=config.update_mode,
+            inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
+            meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
+            update_mode=config.update_mode,
             mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
             seed=config.seed)
         model.compile(

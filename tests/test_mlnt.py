@@ -6,6 +6,7 @@ import tensorflow as tf
 import mlnt_tf
 import tiny
 from mlnt_tf import losses, schedules
+from mlnt_tf.meta import objective
 from mlnt_tf.optimizer import CoupledSGD
 
 
@@ -210,3 +211,76 @@ def test_logs_carry_the_rates():
     rates = {name: pytest.approx(value) for name, value in
              dict(learning_rate=.2, meta_rate=.4, ema_decay=.9).items()} | {"lambda": pytest.approx(.5)}
     assert {name: history[name][0] for name in rates} == rates
+
+
+@pytest.mark.parametrize("name, fast_weights, count, jit_compile", [
+    ("cnn", "head", 2, True), ("cnn", "last_stage", 5, False), ("preact_resnet8", "last_stage", 11, False)])
+def test_part_of_the_network_as_fast_weights_takes_the_step_of_all_with_the_rest_held(
+        monkeypatch, name, fast_weights, count, jit_compile):
+    """The oracle: `all`, the inner gradient set to zero but for the last `count` variables."""
+    batch = {**tiny.batch(), "image": tf.random.stateless_normal([8, 8, 8, 1], [0, 1])}
+    build = dict(width=4, input_shape=(8, 8, 1), num_classes=3, seed=0)
+    model = compiled(mlnt_tf.build_network(name, **build), fast_weights=fast_weights, jit_compile=jit_compile)
+    model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    oracle = compiled(mlnt_tf.build_network(name, **build), run_eagerly=True)
+    held = [place < len(oracle.student.trainable_variables) - count
+            for place in range(len(oracle.student.trainable_variables))]
+    plain = objective.fast_weights
+
+    def with_the_rest_held(theta, gradients, rate):
+        return plain(theta, [0 * part if still else part for part, still in zip(gradients, held)], rate)
+
+    monkeypatch.setattr(objective, "fast_weights", with_the_rest_held)
+    oracle.train_step(batch)
+    for mine, theirs in zip(tiny.weights(model.student), tiny.weights(oracle.student)):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
+def test_every_second_step_is_cross_entropy():
+    def weights_after(steps, **kwargs):
+        model = compiled(tiny.dense(), **kwargs)
+        model.fit(tiny.dataset(steps), verbose=0, shuffle=False)
+        return tiny.weights(model.student), model
+
+    one, _ = weights_after(1)
+    for mine, theirs in zip(weights_after(1, meta_every=2)[0], one):
+        np.testing.assert_array_equal(mine, theirs)
+    two, model = weights_after(2, meta_every=2)
+    plain = compiled(tiny.dense(), num_synthetic=0, run_eagerly=True)
+    for variable, weight in zip(plain.student.trainable_variables, one):
+        variable.assign(weight)
+    for velocity, other in zip(plain.optimizer.velocities, weights_after(1)[1].optimizer.velocities):
+        velocity.assign(other)
+    plain.train_step(tiny.batch(seed=1))
+    for mine, theirs in zip(two, tiny.weights(plain.student)):
+        np.testing.assert_allclose(mine, theirs, atol=1e-7)
+    assert int(model.meta_optimizer.iterations) == 2
+
+
+def test_consistency_is_the_mean_over_the_meta_steps():
+    every = compiled(tiny.dense(), meta_every=1).fit(tiny.dataset(1), verbose=0).history["consistency"]
+    second = compiled(tiny.dense(), meta_every=2).fit(tiny.dataset(2), verbose=0, shuffle=False).history["consistency"]
+    assert second == pytest.approx(every)
+
+
+def test_networks_that_cannot_be_cut_are_refused():
+    with pytest.raises(ValueError, match="stage2 or conv4_block6_out"):
+        mlnt_tf.MLNT(tiny.dense(), fast_weights="last_stage")
+    images = keras.Input([4])
+    network = keras.Model(images, keras.layers.Dense(4)(keras.layers.Dense(4, name="stage2")(images) + images))
+    with pytest.raises(ValueError, match="every path leads through"):
+        mlnt_tf.MLNT(network, fast_weights="last_stage")
+    shared = keras.layers.Dense(4)
+    network = keras.Model(images, keras.layers.Dense(2)(shared(keras.layers.Identity(name="stage2")(shared(images)))))
+    with pytest.raises(ValueError, match="shares no weights"):
+        mlnt_tf.MLNT(network, fast_weights="last_stage")
+
+
+def test_the_head_alone_allows_full_order_above_keras_normalization():
+    mlnt_tf.MLNT(tiny.dense(layer=keras.layers.BatchNormalization()), meta_order="full", fast_weights="head")
+
+
+@pytest.mark.parametrize("settings", [dict(fast_weights="tail"), dict(meta_every=0), dict(synthetic_parallelism=0)])
+def test_bad_settings_of_the_inner_step_are_refused(settings):
+    with pytest.raises(ValueError, match="Received"):
+        mlnt_tf.MLNT(tiny.dense(), **settings)

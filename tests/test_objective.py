@@ -134,3 +134,93 @@ def test_the_shared_forward_gives_each_inner_gradient():
         total = part if total is None else [a + b for a, b in zip(total, part)]
     for mine, theirs in zip(together, total):
         np.testing.assert_allclose(mine, theirs / 3, atol=1e-6)
+
+
+def two_layers(theta, images):
+    return tf.matmul(tf.math.softplus(tf.matmul(images, theta[0])), theta[1])
+
+
+def of_two_layers(order, *, head_alone, parallelism=1, num_synthetic=3):
+    """Meta gradients of softplus(x w) v, and the function they are the gradients of."""
+    draws = np.random.default_rng(3)
+    images, targets = tiny.batch()["image"], tf.nn.softmax(tf.constant(draws.normal(size=[8, 3]), tf.float32))
+    w, v = (tf.constant(draws.normal(size=shape), tf.float32) for shape in ([4, 5], [5, 3]))
+    labels = tiny.batch()["neighbor_labels"]
+    rest = (images, targets, lambda m: labels[:, m])
+    settings = dict(num_synthetic=num_synthetic, inner_rate=.5, order=order, reduce=lambda gradients: gradients,
+                    parallelism=parallelism)
+
+    def meta_loss(w, v):
+        total = 0.0
+        for m in range(num_synthetic):
+            with tf.GradientTape() as tape:
+                tape.watch([w, v])
+                loss = losses.cross_entropy(labels[:, m], two_layers([w, v], images))
+            of_w, of_v = tape.gradient(loss, [w, v])
+            fast = objective.fast_weights([v] if head_alone else [w, v], [of_v] if head_alone else [of_w, of_v], .5)
+            total += losses.kl_consistency(targets, two_layers([w, *fast] if head_alone else fast, images))
+        return total / num_synthetic
+
+    if head_alone:
+        gradients, loss = objective.meta_gradient_through_head(
+            lambda theta, x: tf.math.softplus(tf.matmul(x, theta[0])), lambda theta, x: tf.matmul(x, theta[0]),
+            [w], [v], *rest, **settings)
+    else:
+        gradients, loss = objective.meta_gradient(two_layers, [w, v], *rest, **settings)
+    return [w, v], gradients, meta_loss, loss
+
+
+def test_the_head_alone_is_the_same_loss_with_the_body_left_where_it_is():
+    """Full order: the gradient, body's included, of J(w, v - alpha grad_v Lc), which a tape takes of it as a whole."""
+    theta, gradients, meta_loss, loss = of_two_layers("full", head_alone=True)
+    with tf.GradientTape() as tape:
+        tape.watch(theta)
+        expected = meta_loss(*theta)
+    assert float(loss) == pytest.approx(float(expected), abs=1e-6)
+    for mine, theirs in zip(gradients, tape.gradient(expected, theta)):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_the_head_alone_to_first_order_is_grad_j_at_the_moved_head():
+    """As `all` would give with the inner gradient of the body set to zero."""
+    (w, v), gradients, _, _ = of_two_layers("first", head_alone=True)
+    draws = np.random.default_rng(3)
+    targets = tf.nn.softmax(tf.constant(draws.normal(size=[8, 3]), tf.float32))
+    labels, images = tiny.batch()["neighbor_labels"], tiny.batch()["image"]
+    expected = [0, 0]
+    for m in range(3):
+        features = tf.math.softplus(images @ w)
+        inner = tf.transpose(features) @ (tf.nn.softmax(features @ v) - tf.one_hot(labels[:, m], 3)) / 8
+        with tf.GradientTape() as tape:
+            fast = [w, v - .5 * inner]
+            tape.watch(fast)
+            loss = losses.kl_consistency(targets, two_layers(fast, images))
+        expected = [total + part / 3 for total, part in zip(expected, tape.gradient(loss, fast))]
+    for mine, theirs in zip(gradients, expected):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_head_that_is_the_whole_network_gives_what_all_gives():
+    images, targets = tiny.batch()["image"], tf.fill([8, 3], 1 / 3)
+    labels, v = tiny.batch()["neighbor_labels"], tf.random.stateless_normal([4, 3], [0, 1])
+    rest = (images, targets, lambda m: labels[:, m])
+    settings = dict(num_synthetic=3, inner_rate=.5, order="first", reduce=lambda gradients: gradients)
+
+    def last(theta, x):
+        return x @ theta[0]
+
+    (whole,), _ = objective.meta_gradient(last, [v], *rest, **settings)
+    (head,), _ = objective.meta_gradient_through_head(lambda theta, x: x, last, [], [v], *rest, **settings)
+    np.testing.assert_array_equal(whole, head)
+
+
+@pytest.mark.parametrize("order", ["first", "full"])
+@pytest.mark.parametrize("head_alone", [False, True])
+@pytest.mark.parametrize("parallelism, graph", [(2, True), (3, True), (2, False)])
+def test_side_by_side_gives_the_same_numbers(order, head_alone, parallelism, graph):
+    def gradients(parallelism):
+        return of_two_layers(order, head_alone=head_alone, parallelism=parallelism)[1]
+
+    wrap = tf.function if graph else lambda function: function
+    for one, other in zip(gradients(1), wrap(lambda: gradients(parallelism))()):
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -1,11 +1,14 @@
 """MLNT: before each classification update, a meta update that keeps the network noise-tolerant (paper algorithm 1)."""
 
+import itertools
+
 import keras
 import tensorflow as tf
 
 from mlnt_tf import losses, schedules
 from mlnt_tf.meta import objective, synthetic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.models.registry import split_network
 from mlnt_tf.optimizer import CoupledSGD
 
 SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
@@ -21,6 +24,11 @@ class MLNT(CrossEntropy):
       transfer_ratio: rho/k, the share of the batch that takes a neighbour's label.
       inner_rate: alpha, the step size of the inner gradient step.
       meta_order: "first" takes the inner gradient as a constant, "full" differentiates through it.
+      fast_weights: what the inner step moves: "all" (the paper), the "last_stage" of the network (see
+        `mlnt_tf.models.registry.split_network`), or the "head", its last layer; what it leaves alone is passed
+        through once, not M times.
+      meta_every: a meta update every so many steps; the others are cross entropy.
+      synthetic_parallelism: how many of the M run side by side; the same numbers in more memory.
       update_mode: "sequential" takes the classification gradient at the weights after the meta update (the paper),
         "joint" takes both at the same weights (the released code).
       mentor: a network, left as it is, whose predictions are merged into the teacher's (eq. 12), or None.
@@ -37,21 +45,30 @@ class MLNT(CrossEntropy):
     """
 
     def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2, meta_order="first",
-                 update_mode="sequential", mentor=None, teacher_weight=0.5, seed=0, **kwargs):
+                 fast_weights="all", meta_every=1, synthetic_parallelism=1, update_mode="sequential", mentor=None,
+                 teacher_weight=0.5, seed=0, **kwargs):
         if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
             raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
                              f"Received: num_synthetic={num_synthetic}, transfer_ratio={transfer_ratio}")
         if meta_order not in ("first", "full"):
             raise ValueError(f"meta_order must be 'first' or 'full'. Received: meta_order={meta_order!r}")
+        if fast_weights not in ("all", "last_stage", "head"):
+            raise ValueError(f"fast_weights must be 'all', 'last_stage' or 'head'. Received: {fast_weights=}")
+        if meta_every < 1 or synthetic_parallelism < 1:
+            raise ValueError("meta_every and synthetic_parallelism must be at least 1. "
+                             f"Received: {meta_every=}, {synthetic_parallelism=}")
         if update_mode not in ("sequential", "joint"):
             raise ValueError(f"update_mode must be 'sequential' or 'joint'. Received: update_mode={update_mode!r}")
         if mentor is network:
             raise ValueError("the mentor must be a network of its own. Received: the network that is trained")
-        if meta_order == "full" and num_synthetic:
-            _refuse_broken_second_order(network)
         super().__init__(network, **kwargs)
         self.num_synthetic, self.transfer_ratio, self.inner_rate = num_synthetic, transfer_ratio, inner_rate
         self.meta_order, self.update_mode, self.seed = meta_order, update_mode, seed
+        self.meta_every, self.synthetic_parallelism = meta_every, synthetic_parallelism
+        parts = [network] if fast_weights == "all" else split_network(network, fast_weights)
+        if meta_order == "full" and num_synthetic:
+            _refuse_broken_second_order(parts[-1])
+        self.parts = lambda: parts  # not as they are: Keras would take their weights for more of its own
         self.teacher_weight, self.mentor = teacher_weight, mentor
         self.consistency_metric = keras.metrics.Mean(name="consistency")
 
@@ -77,8 +94,12 @@ class MLNT(CrossEntropy):
         meta, classification = (batch["meta"], batch["classification"]) if "meta" in batch else (batch, batch)
         if not self.num_synthetic:
             return super().train_step(classification)
-        rates, theta = self.rates(), self.student.trainable_variables
-        meta_gradients, consistency = self.meta_gradients(meta)
+        rates, theta, turn = self.rates(), self.student.trainable_variables, self.step % self.meta_every == 0
+        if self.meta_every == 1:
+            meta_gradients, consistency = self.meta_gradients(meta)
+        else:  # the optimizer steps by zero in between: the ramp of eta is one over all steps
+            meta_gradients, consistency = tf.cond(turn, lambda: self.meta_gradients(meta), lambda: (
+                [tf.zeros(weight.shape) for weight in theta], tf.constant(0.0)))
         if self.update_mode == "sequential":
             self.meta_optimizer.apply(meta_gradients, theta)
         gradients, logits, loss = self.classification_gradients(classification)
@@ -86,7 +107,7 @@ class MLNT(CrossEntropy):
         if self.update_mode == "joint":  # last, so that the weight decay is that of the old weights too
             self.meta_optimizer.apply(meta_gradients, theta)
         self.update_teacher(meta["image"], rates["ema_decay"])
-        self.consistency_metric.update_state(consistency)
+        self.consistency_metric.update_state(consistency, sample_weight=tf.cast(turn, tf.float32))
         logs = self.track(classification, logits, loss, consistency)
         return {**logs, "consistency": self.consistency_metric.result(), **rates}
 
@@ -98,17 +119,16 @@ class MLNT(CrossEntropy):
             raise ValueError("the batches must have a fixed size, as by batch(…, drop_remainder=True): rho is a share "
                              f"of it. Received: labels of shape {labels.shape}")
         count = synthetic.transfer_count(labels.shape[0], self.transfer_ratio)
-        fixed = [variable.value for variable in self.student.non_trainable_variables]
-
-        def forward(weights, images):  # batch statistics are used; what they would write is dropped
-            return tf.cast(self.student.stateless_call(weights, fixed, images, training=True)[0], tf.float32)
-
-        gradients, consistency = objective.meta_gradient(
-            forward, [tf.convert_to_tensor(variable.value) for variable in self.student.trainable_variables], images,
+        functions, thetas = zip(*map(_as_function, self.parts()))
+        gradient_of = objective.meta_gradient if len(functions) == 1 else objective.meta_gradient_through_head
+        gradients, consistency = gradient_of(
+            *functions, *([tf.convert_to_tensor(variable.value) for variable in theta] for theta in thetas), images,
             self.targets(images, step),
             lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m),
-            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order, reduce=self.reduce)
-        return self.reduce(gradients), consistency
+            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order, reduce=self.reduce,
+            parallelism=min(self.synthetic_parallelism, self.num_synthetic))
+        gradient = {id(variable): part for variable, part in zip(itertools.chain(*thetas), gradients)}
+        return self.reduce([gradient[id(variable)] for variable in self.student.trainable_variables]), consistency
 
     def targets(self, images, step):
         """What the network shall agree with: the teacher, merged with the mentor if there is one; [batch, classes]."""
@@ -130,6 +150,16 @@ class MLNT(CrossEntropy):
             if self.mentor is not None:
                 rates["lambda"] = schedules.value(self.teacher_weight, self.step)
         return rates
+
+
+def _as_function(network):
+    """A network as a function of its trainable weights, and these: batch statistics are used, nothing is written."""
+    fixed = [variable.value for variable in network.non_trainable_variables]
+
+    def forward(weights, images):
+        return network.stateless_call(weights, fixed, images, training=True)[0]
+
+    return forward, network.trainable_variables
 
 
 def _refuse_broken_second_order(network):

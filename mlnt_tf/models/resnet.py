@@ -27,6 +27,7 @@ def preact_resnet(depth, *, width, input_shape, num_classes):
         channels = width * 2**stage
         for block in range((depth - 2) // 6):
             x = preact_block(x, channels, stride=2 if stage and not block else 1, project=not block)
+        x = keras.layers.Identity(name=f"stage{stage + 1}")(x)
     return classifier(images, norm_relu(x), num_classes, name=f"preact_resnet{depth}")
 
 
@@ -44,8 +45,9 @@ def cnn(*, width, input_shape, num_classes):
     Args, returns: as `preact_resnet`.
     """
     images = x = keras.Input(input_shape)
-    for channels, stride in ((width, 1), (2 * width, 2), (2 * width, 1)):
+    for stage, (channels, stride) in enumerate(((width, 1), (2 * width, 2), (2 * width, 1))):
         x = norm_relu(conv3x3(x, channels, stride=stride))
+        x = keras.layers.Identity(name=f"stage{stage + 1}")(x)
     return classifier(images, x, num_classes, name="cnn")
 
 
