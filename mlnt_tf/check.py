@@ -171,7 +171,9 @@ def seconds_of_a_step(kind, examples, config, jit_compile):
     network = examples.new_network(config)
     if kind == "mlnt":
         model = MLNT(network, num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
-                     inner_rate=config.inner_rate, meta_order=config.meta_order, update_mode=config.update_mode)
+                     inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
+                     meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
+                     update_mode=config.update_mode)
         model.compile(meta_rate=config.meta_rate, **rates)
     else:
         model = CrossEntropy(network)

@@ -56,8 +56,9 @@ class Config:
                              "the whole image.", minimum=0)
     augment: bool = setting(False, "Random crop (of the image padded by 4, unless --crop_size cuts one out) and flip.")
     # Noise
-    noise: str = setting("symmetric", "none, symmetric, asymmetric or matrix:FILE (row = true class, column = "
-                         "given); for cifar10_n aggre, worse, random1, random2 or random3.")
+    noise: str = setting("auto", "none, symmetric, asymmetric or matrix:FILE (row = true class, column = given); for "
+                         "cifar10_n aggre, worse, random1, random2 or random3; auto is symmetric for digits and cifar10, "
+                         "none for data that bring their own.")
     noise_rate: float = setting(0.5, "r: the probability that a label is redrawn.", minimum=0, maximum=1)
     noise_sampling: str = setting("exact", "Exact fractions of each class, or independent draws.",
                                   choices=("exact", "bernoulli"))
@@ -132,6 +133,8 @@ class Config:
             _check_limits(field, getattr(self, field.name))
         check_name("dataset", self.dataset, DATASETS, "tfds:")
         check_name("model", self.model, (*MODELS, "resnet50"), "keras:")
+        if self.noise == "auto" and self.dataset != "cifar10_n":
+            object.__setattr__(self, "noise", "symmetric" if self.dataset in ("digits", "cifar10") else "none")
         check_noise(self)
         if self.crop_size and self.image_size and self.crop_size > self.image_size:
             raise UserError(f"--crop_size={self.crop_size} is above --image_size={self.image_size}: lower it.")

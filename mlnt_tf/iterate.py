@@ -192,7 +192,8 @@ def meta_rate(stage, iteration):
 def neighborhood(stage, network, unaugmented):
     """Neighbours by the network's features: (keywords for the pipeline, what to report)."""
     config = stage.config
-    features = mentoring.embed(network, unaugmented, config.neighbor_features)
+    features = mentoring.embed(network, unaugmented, config.neighbor_features, count=len(stage.examples.train),
+                               path=stage.directory / "features.npy")
     if config.neighbor_scope == "batch":
         return {"features": features}, {"scope": "batch"}
     table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend)

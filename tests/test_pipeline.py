@@ -104,6 +104,25 @@ def test_neighbours_within_the_batch_against_a_full_comparison():
         np.testing.assert_array_equal(batch["neighbor_labels"], batch["label"][distance.argsort(axis=1)[:, :2]])
 
 
+def test_features_on_disk_give_the_same_neighbours(tmp_path):
+    features = np.random.default_rng(2).normal(size=[COUNT, 5]).astype(np.float32)
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    for one, other in zip(batches(features=features, num_neighbors=2), batches(features=mapped, num_neighbors=2)):
+        np.testing.assert_array_equal(one["neighbor_labels"], other["neighbor_labels"])
+
+
+def test_workers_each_take_their_slice_of_the_same_batches():
+    table = np.random.default_rng(1).integers(COUNT, size=[COUNT, 3]).astype(np.int32)
+    whole = batches(neighbors=table, augmented=True)
+    parts = [batches(neighbors=table, augmented=True, worker=(index, 2)) for index in range(2)]
+    for batch, *halves in zip(whole, *parts, strict=True):
+        for key in batch:
+            np.testing.assert_array_equal(batch[key], np.concatenate([half[key] for half in halves]))
+    with pytest.raises(ValueError, match="3 workers"):
+        batches(worker=(0, 3))
+
+
 def test_a_duplicate_is_a_neighbour_but_a_sample_never_its_own():
     features = tf.constant([[0.0], [0.0], [5.0]])
     found = pipeline.batch_neighbor_labels(features, tf.constant([7, 8, 9]), tf.constant([10, 11, 12]), 1)

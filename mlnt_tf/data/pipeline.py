@@ -40,7 +40,8 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
 
 
 def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0, seed, augmented,
-                     probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0):
+                     probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0,
+                     worker=(0, 1)):
     """Batches of {"id", "image", "label"} and, for the meta loss, "neighbor_labels"; "true_label" where all are known.
 
     An epoch is steps_per_epoch batches from one pass after another, as many as it takes.
@@ -54,6 +55,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
       neighbors: int32 [n, num_neighbors], positions; or
       features: float32 [n, d], to search within each batch.
       stream: streams of one run draw apart.
+      worker: (index, of how many), of which each decodes its own slice of every batch; the batch size is the global one.
 
     Returns:
       a data set of (epochs - first_epoch) * steps_per_epoch batches: id int64 [batch], image float32 [batch, height,
@@ -61,7 +63,12 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
 
     Raises:
       UserError: nothing lies above the threshold.
+      ValueError: the workers do not divide the batch, or features are to be searched within a part of one.
     """
+    index, workers = worker
+    if batch_size % workers or (workers > 1 and features is not None):
+        raise ValueError("workers must divide the batch size, and take neighbors, not features. Received: "
+                         f"{workers} workers, batch_size={batch_size}")
     # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing
     # never ends.
     kept = None if probability is None else np.asarray(probability) > threshold
@@ -71,14 +78,19 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     if (split.true_labels >= 0).all():
         columns["true_label"] = split.true_labels
     columns = {name: tf.constant(column) for name, column in columns.items()}
-    kept, features, neighbors = (None if array is None else tf.constant(array) for array in (kept, features, neighbors))
+    kept, neighbors = (None if array is None else tf.constant(array) for array in (kept, neighbors))
+    features_of = None if features is None else row_reader(features)
 
     def epoch_of(epoch):
         def one_pass(repeat):
             examples = split.images.one_pass(key_of(seed, stream, epoch, repeat), kept)
             return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
-        return tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)
+        examples = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)
+        if workers == 1:
+            return examples
+        mine = examples.enumerate().filter(lambda count, _: count % batch_size // (batch_size // workers) == index)
+        return mine.map(lambda _, example: example)
 
     def load(epoch, repeat, position, handle):
         image = split.images.pixels(handle)
@@ -89,16 +101,30 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     def add_neighbors(positions, batch):
         if neighbors is not None:
             batch["neighbor_labels"] = tf.gather(columns["label"], tf.gather(neighbors, positions))
-        elif features is not None:
+        elif features_of is not None:
             batch["neighbor_labels"] = batch_neighbor_labels(
-                tf.gather(features, positions), positions, batch["label"], num_neighbors)
+                features_of(positions), positions, batch["label"], num_neighbors)
         return batch
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(
+        batch_size // workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(4).apply(
         tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
+
+
+def row_reader(array):
+    """A function of positions int32 [batch] to those rows of float32 [n, d]: from memory or, of a memory map, from disk."""
+    if not isinstance(array, np.memmap):
+        table = tf.constant(array)
+        return lambda positions: tf.gather(table, positions)
+
+    def read(positions):  # Python once a batch
+        rows = tf.numpy_function(lambda positions: np.asarray(array[positions]), [positions], tf.float32)
+        return tf.ensure_shape(rows, [positions.shape[0], array.shape[1]])
+
+    return read
 
 
 def two_streams(meta, classification):
