@@ -102,12 +102,13 @@ def print_duplicates(splits):
 
 
 def tell(what, groups):
+    from mlnt_tf.data.splits import text_of
+
     if not groups:
         return
     print(f"duplicates: {len(groups)} {what}")
     for group in groups[:SHOWN]:
-        print("  " + " = ".join(record.decode(errors="replace") if isinstance(record, bytes) else str(record)
-                                for record in group[:4]))
+        print("  " + " = ".join(map(text_of, group[:4])))
 
 
 def print_machine(examples, config):

@@ -109,6 +109,13 @@ def probabilities(width, input_shape, num_classes):
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(),
                              keras.layers.Dense(num_classes, activation="softmax")])
 
+class Mine(keras.layers.Layer):
+    def call(self, images):
+        return 2 * images
+
+def unregistered(width, input_shape, num_classes):
+    return keras.Sequential([keras.Input(input_shape), Mine(), keras.layers.Flatten(), keras.layers.Dense(num_classes)])
+
 def nothing(**arguments):
     return None
 
@@ -140,7 +147,8 @@ def test_a_function_of_the_users_gives_data_and_network(mine):
 @pytest.mark.parametrize("settings, message", [
     (dict(model="mine_for_tests:nothing"), "returned NoneType"),
     (dict(model="mine_for_tests:probabilities"), "last layer gives the logits"),
-    (dict(model="mine_for_tests:broken"), r"failed \(ZeroDivisionError: .*mine_for_tests.py, line 17\)"),
+    (dict(model="mine_for_tests:broken"), r"failed \(ZeroDivisionError: .*mine_for_tests.py, line 24\)"),
+    (dict(model="mine_for_tests:unregistered"), "register_keras_serializable"),
     (dict(model="mine_for_tests:other"), "AttributeError: .*other"),
     (dict(model="broken_for_tests:network"), "No module named 'not_installed_anywhere'"),
     (dict(dataset="mine_for_tests:nothing"), "must return a mlnt_tf.data.splits.Source"),

@@ -26,7 +26,7 @@ class Inspection:
 
     def bad_images(self, images):
         """[(path relative to the root, reason)] of the files that do not decode."""
-        return [(os.fsdecode(images.paths[row]), reason(os.fsdecode(images.path(row))))
+        return [(images.paths[row].decode("utf-8", "backslashreplace"), reason(images.path(row)))
                 for row in np.flatnonzero(~self.good)]
 
 

@@ -4,7 +4,6 @@ The id is the position in the source's order before anything is dropped; every d
 """
 
 import dataclasses
-import os
 
 import numpy as np
 
@@ -51,8 +50,13 @@ class Split:
         return dataclasses.replace(self, labels=np.where(self.true_labels >= 0, self.true_labels, self.labels))
 
     def record_names(self):
-        """The records as text: a list of str."""
-        return [os.fsdecode(record) for record in self.records]
+        """The records as text that can be written anywhere: a list of str."""
+        return [text_of(record) for record in self.records]
+
+
+def text_of(record):
+    """A record or path, str or bytes in any encoding, as text."""
+    return record.decode("utf-8", "backslashreplace") if isinstance(record, bytes) else str(record)
 
 
 @dataclasses.dataclass(frozen=True)

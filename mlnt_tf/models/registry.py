@@ -49,8 +49,9 @@ def build_network(name, *, width, input_shape, num_classes, seed, pretrained_wei
                         f"built Keras network that gives {num_classes} logits.")
     try:
         feature_extractor(network)
-    except ValueError as error:
-        raise UserError(f"--model={name}: {error}") from error
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))  # as a stage's end will
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--model={name}: {' '.join(str(error).split())[:300]}") from error
     return network
 
 
