@@ -98,6 +98,20 @@ def steps(options):
     return rows
 
 
+def searches(options):
+    from mlnt_tf.benchmark import search
+
+    try:
+        counts = [int(count) for count in options.points.split(",")]
+    except ValueError as error:
+        raise UserError(f"--points={options.points} must be whole numbers, commas between.") from error
+    if min(counts) <= search.NUM_NEIGHBORS:
+        raise UserError(f"--points={options.points}: each must be above {search.NUM_NEIGHBORS}.")
+    rows = [alone(search.measure, count, options.features) for count in counts]
+    print_table(search.HEADINGS, map(search.cells, rows))
+    return rows
+
+
 def machine():
     names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
@@ -124,7 +138,7 @@ def main(argv=None):
     return 0
 
 
-MEASURES = {"step": steps}
+MEASURES = {"step": steps, "neighbors": searches}
 
 if __name__ == "__main__":
     sys.exit(main())
