@@ -56,7 +56,7 @@ def test_a_loop_counts_as_often_as_it_turns_and_a_condition_for_its_dearer_branc
 
 
 @pytest.mark.parametrize("settings, forwards", [
-    (dict(num_synthetic=0), 4), (dict(num_synthetic=1), 10), (dict(num_synthetic=10), 55),
+    (dict(num_synthetic=0), 4), (dict(num_synthetic=10), 55),
     (dict(num_synthetic=10, synthetic_parallelism=4), 55), (dict(num_synthetic=10, fast_weights="head"), 7)])
 def test_a_step_costs_five_and_five_m_forward_passes(settings, forwards):
     """Section 1 of the method: teacher 1, shared forward 1, 2 M and 3 M, classification 3; without M teacher and 3."""

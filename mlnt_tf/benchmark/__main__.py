@@ -1,4 +1,4 @@
-"""python -m mlnt_tf.benchmark step|input|neighbors|startup|all: tables a person can read, and JSON.
+"""python -m mlnt_tf.benchmark step|neighbors|startup|all: tables a person can read, and JSON.
 
 Each row is measured in a process of its own, one after another.
 """
@@ -12,13 +12,13 @@ import os
 import pathlib
 import platform
 import sys
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mlnt_tf import check_keras_backend
 from mlnt_tf.config import Config, UserError
 
-COMMANDS = ("step", "input", "neighbors", "startup", "all")
 LISTS = ("model", "width", "batch_size", "num_synthetic", "precision", "meta_order", "fast_weights", "jit_compile",
          "synthetic_parallelism", "meta_every")
 DEFAULTS = dict(model="preact_resnet32", width="32", batch_size="128", num_synthetic="0,1,4,10", precision="auto",
@@ -40,9 +40,9 @@ def parse(argv):
     """
     parser = Parser(prog="python -m mlnt_tf.benchmark", description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("what", choices=COMMANDS)
+    parser.add_argument("what", choices=(*MEASURES, "all"))
     for name in LISTS:
-        parser.add_argument(f"--{name}", default=DEFAULTS[name], help="of step: a value, or some with commas between")
+        parser.add_argument(f"--{name}", default=DEFAULTS[name], help="of step and startup: a value, or some with commas between")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps, of which the median is told")
     parser.add_argument("--points", default="10000,100000,1000000", help="of neighbors: how many features")
     parser.add_argument("--features", type=int, default=512, help="of neighbors: their dimension")
@@ -98,6 +98,17 @@ def steps(options):
     return rows
 
 
+def startups(options):
+    from mlnt_tf.benchmark import step
+    from mlnt_tf.runtime import resolve
+
+    rows = [alone(step.start, resolve(config), launched=time.time()) for config in configs(options)]
+    names = ("network", "width", "num_synthetic", "precision", "import_seconds", "first_step_seconds", "seconds")
+    print_table(names, [[f"{row[name]:.1f}" if name.endswith("seconds") else row[name] for name in names]
+                        for row in rows])
+    return rows
+
+
 def searches(options):
     from mlnt_tf.benchmark import search
 
@@ -138,7 +149,7 @@ def main(argv=None):
     return 0
 
 
-MEASURES = {"step": steps, "neighbors": searches}
+MEASURES = {"step": steps, "neighbors": searches, "startup": startups}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -54,6 +54,17 @@ def measure(config, *, repeats):
         "ratio_to_cross_entropy": median / statistics.median(cross_entropy)}
 
 
+def start(config, launched):
+    """One row of `startup`: from `launched` (time.time(), before this process began) to the end of the first step."""
+    ready = time.time()
+    keras.config.set_dtype_policy(config.precision)
+    build_step(config, config.num_synthetic)(synthetic_batch(config.batch_size))["loss"].numpy()
+    done = time.time()
+    return {"network": config.model, "width": config.width, "num_synthetic": config.num_synthetic,
+            "precision": config.precision, "jit_compile": config.jit_compile == "true",
+            "import_seconds": ready - launched, "first_step_seconds": done - ready, "seconds": done - launched}
+
+
 def cells(row):
     """A row as the table prints it, under HEADINGS."""
     return (row["network"], row["width"], row["batch_size"], row["num_synthetic"], row["precision"],
