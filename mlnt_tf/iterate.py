@@ -196,10 +196,10 @@ def neighborhood(stage, network, unaugmented):
                                path=stage.directory / "features.npy")
     if config.neighbor_scope == "batch":
         return {"features": features}, {"scope": "batch"}
-    table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend)
+    table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend,
+                                       path=stage.directory / "neighbors.npy")
     logging.info("%s: %d nearest neighbours of %d examples by %s, recall %.4f against exact search", stage.name,
                  config.num_neighbors, len(features), table.backend, table.recall)
-    np.save(stage.directory / "neighbors.npy", table.indices)
     return {"neighbors": table.indices}, {"scope": "dataset", "backend": table.backend, "recall": table.recall}
 
 

@@ -1,5 +1,6 @@
 """What the machine can do: device, precision and XLA, picked once before anything is built."""
 
+import dataclasses
 import importlib.metadata
 import pathlib
 import platform
@@ -19,6 +20,18 @@ def prepare(config):
     Raises:
       UserError: a GPU is asked for and there is none.
     """
+    config = resolve(config)
+    keras.config.set_dtype_policy(config.precision)
+    keras.utils.set_random_seed(config.seed)
+    return config.jit_compile == "true"
+
+
+def resolve(config):
+    """The config with `precision` and `jit_compile` decided by what the device does well, and says so; takes the device.
+
+    Raises:
+      UserError: a GPU is asked for and there is none.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if config.device == "gpu" and not gpus:
         raise UserError("--device=gpu: TensorFlow sees no GPU; install with pip install .[gpu], check the driver, "
@@ -31,12 +44,13 @@ def prepare(config):
         native = gpu_has_tensor_cores(gpus[0]) if gpus else cpu_has_bfloat16()
         precision = "mixed_bfloat16" if native else "float32"
         why = f"the {'GPU' if gpus else 'CPU'} multiplies bfloat16 {'natively' if native else 'no faster'}"
-    keras.config.set_dtype_policy(precision)
-    jit_compile = bool(gpus) if config.jit_compile == "auto" else config.jit_compile == "true"
-    logging.info("device %s; precision %s (%s); XLA %s (--jit_compile=%s)", "GPU" if gpus else "CPU", precision, why,
-                 "on" if jit_compile else "off", config.jit_compile)
-    keras.utils.set_random_seed(config.seed)
-    return jit_compile
+    jit_compile, why_xla = config.jit_compile, "asked for"
+    if jit_compile == "auto":
+        jit_compile = "true" if gpus else "false"
+        why_xla = "faster on a GPU" if gpus else "slower on a CPU, whose own convolutions it does without"
+    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if gpus else "CPU", precision, why,
+                 "on" if jit_compile == "true" else "off", why_xla)
+    return dataclasses.replace(config, precision=precision, jit_compile=jit_compile)
 
 
 def cpu_has_bfloat16():
