@@ -118,9 +118,11 @@ def measure_rates(root):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "rates", "one"))
-    parser.add_argument("counts", nargs="*", default=["10000", "100000", "1000000"])
-    parser.add_argument("--root", default=None)
+    parser.add_argument("what", choices=("memory", "rates", "one"),
+                        help="one: a single row of memory, of a kind and a number")
+    parser.add_argument("counts", metavar="images", nargs="*", default=["10000", "100000", "1000000"])
+    parser.add_argument("--kinds", nargs="*", default=["shards", "files"])
+    parser.add_argument("--root", default=None, help="where the images go, to be kept; else a directory that is removed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = pathlib.Path(arguments.root or scratch)
@@ -130,7 +132,7 @@ def main():
             return measure_memory(arguments.counts[0], int(arguments.counts[1]), root)
         print(f"{'':8}{'images':>10}{'before':>10}{'after':>10}{'peak':>10}  MiB resident, {STEPS} batches of {BATCH}",
               flush=True)
-        for kind in ("shards", "files"):
+        for kind in arguments.kinds:
             for count in arguments.counts:
                 subprocess.run([sys.executable, __file__, "one", kind, count, "--root", str(root)], check=True)
 
