@@ -11,6 +11,7 @@ from absl import flags
 from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+WEIGHTS_WITHOUT_FILE = ("none", "imagenet")
 PATHS = ("data_dir", "output_dir", "class_names")
 WITHOUT_EFFECT = ("output_dir", "resume", "download")  # on the result
 
@@ -52,6 +53,8 @@ def parse(argv):
         chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else 'digits'}"
     for name in PATHS:
         chosen[name] = os.path.expanduser(chosen[name])
+    if chosen["pretrained_weights"] not in WEIGHTS_WITHOUT_FILE:
+        chosen["pretrained_weights"] = os.path.expanduser(chosen["pretrained_weights"])
     if chosen["noise"].startswith("matrix:"):
         chosen["noise"] = f"matrix:{os.path.expanduser(chosen['noise'].removeprefix('matrix:'))}"
     return Config(**chosen)
@@ -82,7 +85,8 @@ def to_flag_lines(config):
     lines = []
     for name in FIELDS:
         value = getattr(config, name)
-        if name in PATHS and value and "://" not in value:
+        if (name in PATHS and value and "://" not in value
+                or name == "pretrained_weights" and value not in WEIGHTS_WITHOUT_FILE):
             value = pathlib.Path(value).resolve()
         if name == "noise" and value.startswith("matrix:"):
             value = f"matrix:{pathlib.Path(value.removeprefix('matrix:')).resolve()}"

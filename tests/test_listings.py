@@ -127,13 +127,22 @@ class TestFolder:
                                           num_neighbors=2))
         assert "no training example has the class newt" in caplog.text
 
+    def test_a_class_may_be_called_train(self, tmp_path):
+        tree(tmp_path, {f"{kind}/{number}.png": None for kind in ("train", "car") for number in range(3)})
+        assert folder(tmp_path).class_names == ("car", "train")
+
+    def test_a_single_image_of_each_class_cannot_be_split(self, tmp_path):
+        assert "no class has two" in refusal(folder, tree(tmp_path, {"cat/0.png": None, "dog/0.png": None}))
+
     def test_what_is_no_tree_of_classes_is_refused(self, tmp_path):
         assert "--data_dir=" in refusal(folder, tmp_path / "nowhere")
         tree(tmp_path, {"a.png": None, "cat/b.png": None})
         assert "1 class directories" in refusal(folder, tmp_path)
         (tmp_path / "dog").mkdir()
+        tree(tmp_path, {"cat/c.png": None})
         assert folder(tmp_path).class_names == ("cat", "dog")
-        (tmp_path / "cat/b.png").unlink()
+        for path in (tmp_path / "cat").iterdir():
+            path.unlink()
         assert "no training images" in refusal(folder, tmp_path)
 
     def test_noise_of_ours_takes_the_directories_for_the_truth(self, pets):
@@ -191,6 +200,7 @@ class TestTable:
     @pytest.mark.parametrize("text, message", [
         ("path,label\n0.png,0\n1.png,7\n2.png,1\n", "line 3: the label 7 is out of range"),
         ("path,label\n0.png,0\n1.png,-1\n", "line 3: the label -1 is out of range"),
+        ("path,label\na, b.png,0\n1.png,1\n", "line 2: more cells than columns: quote"),
         ("path,label\n0.png,0\n1.png,\n", "line 3: the path or the label is empty"),
         ("path,label,split\n0.png,0,train\n1.png,1,holdout\n", "line 3: the split 'holdout'"),
         ("file,label\n0.png,0\n", "no column 'path'"), ("path,label\n", "no rows"), ("", "no column 'path'"),

@@ -40,7 +40,8 @@ def load_folder(config):
     root = directory_of(config)
     subdirectories = {entry: SPLIT_NAMES.get(entry.lower()) for entry in sorted(os.listdir(root))
                       if os.path.isdir(root / entry)}
-    has_splits = "train" in subdirectories.values()
+    has_splits = any(name == "train" and any(entry.is_dir() for entry in os.scandir(root / directory))
+                     for directory, name in subdirectories.items())  # not so where a class is called train
     trees = {name: entry for entry, name in subdirectories.items() if name} if has_splits else {"train": ""}
     classes = sorted({entry for tree in trees.values() for entry in os.listdir(root / tree)
                       if os.path.isdir(root / tree / entry) and not entry.startswith(".")})
@@ -108,6 +109,8 @@ def load_csv(config):
         return (row.get(column) or "").strip()
 
     for line, row in rows:
+        if None in row:
+            raise UserError(f"--data_dir={table}, line {line}: more cells than columns: quote a path that holds a comma.")
         if not cell(row, path_column) or not cell(row, label_column):
             raise UserError(f"--data_dir={table}, line {line}: the path or the label is empty.")
     class_names = read_class_names(config.class_names) if config.class_names else None
@@ -124,7 +127,8 @@ def load_csv(config):
         path = os.path.relpath(path, root) if os.path.isabs(path) else path
         listed.setdefault(SPLIT_NAMES.get(split, "train"), []).append(
             (path, number_of[cell(row, label_column)], number_of[true] if true else -1))
-    names = class_names or tuple(sorted(set(number_of), key=number_of.get))
+    text_of = {number: text for text, number in number_of.items()}
+    names = class_names or tuple(text_of[number] for number in sorted(text_of))
     return source_of_files(config, root, names, {name: Listing.of(rows) for name, rows in listed.items()})
 
 
@@ -139,7 +143,7 @@ def label_numbers(table, cells, class_names):
         return {text: class_names.index(text) for text in texts}
     if not all(text.lstrip("-").isdecimal() for text in texts):
         if class_names:
-            text = next(text for text in texts if text not in class_names and not text.isdecimal())
+            text = next(text for text in texts if text not in class_names)
             raise UserError(f"--data_dir={table}, line {texts[text]}: the label {text!r} is not among the "
                             f"{len(class_names)} names of --class_names.")
         return {text: number for number, text in enumerate(sorted(texts))}
@@ -192,18 +196,18 @@ def source_of_files(config, root, class_names, listings):
     splits, start = {}, 0
     for name, listing in listings.items():
         rows = np.flatnonzero(inspection.good[start:start + len(listing.paths)])
+        if not len(rows):
+            raise UserError(f"--data_dir={config.data_dir}: none of the {name} images decodes.")
         images = FileImages(listing.paths[rows], root=str(root), size=size)
         splits[name] = Split(ids=rows, labels=listing.labels[rows], images=in_memory(images), records=images.paths,
-                             true_labels=listing.true_labels[rows],
-                             digests=inspection.digests[start + rows])
+                             true_labels=listing.true_labels[rows], digests=inspection.digests[start + rows])
         start += len(listing.paths)
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out(splits["train"], fraction=config.test_fraction, seed=0,
                                                    salt=TEST_SALT)
         logging.info("no test split: %d of the training examples are set apart, the same for every seed",
                      len(splits["test"]))
-    return Source(class_names, **splits, bad_images=tuple(bad),
-                  sizes=inspection.sizes[inspection.good])
+    return Source(class_names, **splits, bad_images=tuple(bad), sizes=inspection.sizes[inspection.good])
 
 
 def common_size(config, sizes):

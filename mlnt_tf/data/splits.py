@@ -79,11 +79,17 @@ class Source:
 
 
 def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):
-    """The same share of each class, drawn by (seed, id): (the rest, the held out). A class's only example stays."""
-    counts = np.bincount(split.with_true_labels().labels)
-    alone = counts[split.with_true_labels().labels] == 1
-    count = min(max(round(fraction * len(split)), 1), int((~alone).sum()))
-    _, held = draw(split.take(np.flatnonzero(~alone)), count, seed=seed, salt=salt)
+    """The same share of each class, drawn by (seed, id): (the rest, the held out). A class's only example stays.
+
+    Raises:
+      UserError: no class has a second example.
+    """
+    labels = split.with_true_labels().labels
+    several = np.bincount(labels)[labels] > 1
+    if not several.any():
+        raise UserError(f"no class has two training examples: nothing can be held out of the {len(split)}.")
+    count = min(max(round(fraction * len(split)), 1), int(several.sum()))
+    _, held = draw(split.take(np.flatnonzero(several)), count, seed=seed, salt=salt)
     return split.take(np.flatnonzero(~np.isin(split.ids, held.ids))), held
 
 

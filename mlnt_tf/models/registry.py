@@ -49,9 +49,14 @@ def build_network(name, *, width, input_shape, num_classes, seed, pretrained_wei
                         f"built Keras network that gives {num_classes} logits.")
     try:
         feature_extractor(network)
-        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))  # as a stage's end will
+    except ValueError as error:
+        raise UserError(f"--model={name}: {' '.join(str(error).split())}") from error
+    try:
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))  # as the end of a stage does
     except (ValueError, TypeError) as error:
-        raise UserError(f"--model={name}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"--model={name} cannot be saved and loaded again: give layers of your own the decorator "
+                        "@keras.saving.register_keras_serializable(), and use no Lambda layer "
+                        f"({' '.join(str(error).split())[:120]}…).") from error
     return network
 
 
