@@ -39,25 +39,30 @@ class Devices:
     def scope(self):
         return self.strategy.scope()
 
-    def shared(self, batches, *, endless=False):
-        """The replicas' parts of global batches, in order, with their sizes known: what `fit` takes.
+    def parts(self, batches, *, sliced=False):
+        """Cuts batches into those of the replicas of this worker, in order, where there are several workers.
 
         Args:
           batches: a data set of nested arrays [batch, ...], of a size that the replicas can share evenly.
-          endless: whether the caller counts the steps; only then does TensorFlow keep the sizes static over workers.
+          sliced: whether they are this worker's part of the global batches already.
         """
         if self.workers == 1:
             return batches  # MirroredStrategy cuts them itself
         here = self.replicas // self.workers
+        first, count = (0, here) if sliced else (self.worker * here, self.replicas)
 
-        def parts(batch):
-            def cut(value):
-                size = -1 if value.shape[0] is None else value.shape[0] // self.replicas
-                return tf.reshape(value, [self.replicas, size, *value.shape[1:]])[self.worker * here:][:here]
-            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+        def cut(value):
+            size = -1 if value.shape[0] is None else value.shape[0] // count
+            return tf.reshape(value, [count, size, *value.shape[1:]])[first:][:here]
 
-        mine = batches.flat_map(parts)
-        return self.strategy.distribute_datasets_from_function(lambda _: mine.repeat() if endless else mine)
+        return batches.flat_map(lambda batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch)))
+
+    def distributed(self, parts, *, endless=False):
+        """What `fit` takes of `parts`; `endless` where the caller counts the steps: only then does TensorFlow keep sizes
+        static over workers."""
+        if self.workers == 1:
+            return parts
+        return self.strategy.distribute_datasets_from_function(lambda _: parts.repeat() if endless else parts)
 
     def of_chief(self, array):
         """The chief's array of numbers, as every worker gets it; each waits here for all."""

@@ -11,7 +11,8 @@ from absl import flags
 from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-PATHS = ("data_dir", "output_dir")
+WEIGHTS_WITHOUT_FILE = ("none", "imagenet")
+PATHS = ("data_dir", "output_dir", "class_names")
 # On the result; those of devices up to rounding and, without --sync_batch_norm, batch statistics.
 WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices",
                   "logical_devices")
@@ -54,6 +55,8 @@ def parse(argv):
         chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else 'digits'}"
     for name in PATHS:
         chosen[name] = os.path.expanduser(chosen[name])
+    if chosen["pretrained_weights"] not in WEIGHTS_WITHOUT_FILE:
+        chosen["pretrained_weights"] = os.path.expanduser(chosen["pretrained_weights"])
     if chosen["noise"].startswith("matrix:"):
         chosen["noise"] = f"matrix:{os.path.expanduser(chosen['noise'].removeprefix('matrix:'))}"
     return Config(**chosen)
@@ -84,7 +87,8 @@ def to_flag_lines(config):
     lines = []
     for name in FIELDS:
         value = getattr(config, name)
-        if name in PATHS and value and "://" not in value:
+        if (name in PATHS and value and "://" not in value
+                or name == "pretrained_weights" and value not in WEIGHTS_WITHOUT_FILE):
             value = pathlib.Path(value).resolve()
         if name == "noise" and value.startswith("matrix:"):
             value = f"matrix:{pathlib.Path(value.removeprefix('matrix:')).resolve()}"

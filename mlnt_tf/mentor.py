@@ -7,6 +7,8 @@ from absl import logging
 from mlnt_tf.config import UserError
 from mlnt_tf.models.registry import feature_extractor
 
+IN_MEMORY_BELOW = 2**30  # bytes of features
+
 
 def predict(network, batches):
     """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
@@ -20,21 +22,36 @@ def accuracy(network, batches, labels):
     return float(np.mean(predict(network, batches).argmax(axis=1) == labels))
 
 
-def embed(network, batches, features):
-    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features]."""
+def embed(network, batches, features, *, count=0, path=None):
+    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features].
+
+    Args:
+      count: n, where the features may be large: then those above IN_MEMORY_BELOW bytes are
+      path: written to this .npy file, and memory-mapped.
+    """
     with network.distribute_strategy.scope():
         extractor = feature_extractor(network, features)
-    return outputs_of(extractor, batches)
+    width = extractor.output_shape[-1]
+    if 4 * count * width < IN_MEMORY_BELOW:
+        return outputs_of(extractor, batches)
+    table, start = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width)), 0
+    for rows in batches_of_outputs(extractor, batches):
+        table[start:start + len(rows)] = rows
+        start += len(rows)
+    table.flush()
+    return np.load(path, mmap_mode="r")
 
 
 def outputs_of(network, batches):
-    """The network's outputs on batches {"id", "image"}, evaluation mode, in order: float32 [n, ...].
-
-    A network made under a strategy shares each batch among its replicas, of every worker; rows of id -1 are dropped.
-    """
-    strategy = network.distribute_strategy
-    if strategy.num_replicas_in_sync == 1:
+    """The network's outputs on batches {"id", "image"}, evaluation mode, in order: float32 [n, ...]."""
+    if network.distribute_strategy.num_replicas_in_sync == 1:
         return np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+    return np.concatenate(list(batches_of_outputs(network, batches)))
+
+
+def batches_of_outputs(network, batches):
+    """The same batch by batch; replicas, of every worker, share each batch. Rows of id -1 are left out."""
+    strategy = network.distribute_strategy
 
     def share(batch):
         context = tf.distribute.get_replica_context()
@@ -45,11 +62,12 @@ def outputs_of(network, batches):
     def whole(batch):
         return strategy.run(share, args=(batch,))
 
-    found = []
+    if strategy.num_replicas_in_sync == 1:
+        yield from (network.predict_on_batch(batch["image"]) for batch in batches)
+        return
     for batch in strategy.experimental_distribute_dataset(batches):
         outputs, ids = (strategy.experimental_local_results(value)[0].numpy() for value in whole(batch))
-        found.append(outputs[ids >= 0])
-    return np.concatenate(found)
+        yield outputs[ids >= 0]
 
 
 def trusted(probability_of_given, tau):
@@ -83,8 +101,11 @@ def describe_filter(kept, given, true, class_names, tau):
 
 
 def count_filter(kept, given, true):
-    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}; a share
-    of nothing is None. All bool or int32 [n]."""
-    clean = given == true
-    return {"kept": int(kept.sum()), "filter_precision": float(clean[kept].mean()) if kept.any() else None,
+    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
+
+    Among those whose true label is known (not -1); a share of nothing is None. All bool or int32 [n].
+    """
+    known, clean = true >= 0, given == true
+    return {"kept": int(kept.sum()),
+            "filter_precision": float(clean[kept & known].mean()) if (kept & known).any() else None,
             "filter_recall": float(kept[clean].mean()) if clean.any() else None}

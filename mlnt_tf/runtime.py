@@ -1,5 +1,6 @@
 """What the machine can do: device, precision and XLA, picked once before anything is built."""
 
+import dataclasses
 import importlib.metadata
 import pathlib
 import platform
@@ -14,7 +15,21 @@ PACKAGES = ("tensorflow", "keras", "scann", "tensorflow-datasets", "numpy", "sci
 
 
 def prepare(config, *, replicas=1):
-    """Takes the device, sets the seed and the precision; True if XLA is to compile the step (of each of `replicas`).
+    """Takes the device, sets the seed and the precision; True if XLA is to compile the step of each replica.
+
+    Raises:
+      UserError: a GPU is asked for and there is none.
+    """
+    if replicas > 1 and config.sync_batch_norm:  # they meet in the midst of what XLA would compile
+        config = dataclasses.replace(config, jit_compile="false")
+    config = resolve(config)
+    keras.config.set_dtype_policy(config.precision)
+    keras.utils.set_random_seed(config.seed)
+    return config.jit_compile == "true"
+
+
+def resolve(config):
+    """The config with `precision` and `jit_compile` decided by what the device does well, and says so; takes the device.
 
     Raises:
       UserError: a GPU is asked for and there is none.
@@ -23,20 +38,21 @@ def prepare(config, *, replicas=1):
     if config.device == "gpu" and not gpus:
         raise UserError("--device=gpu: TensorFlow sees no GPU; install with pip install .[gpu], check the driver, "
                         "or take --device=auto.")
-    if config.device == "cpu" or config.logical_devices:
+    if config.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
         gpus = []
     precision, why = config.precision, "asked for"
     if precision == "auto":
         native = gpu_has_tensor_cores(gpus[0]) if gpus else cpu_has_bfloat16()
         precision = "mixed_bfloat16" if native else "float32"
         why = f"the {'GPU' if gpus else 'CPU'} multiplies bfloat16 {'natively' if native else 'no faster'}"
-    keras.config.set_dtype_policy(precision)
-    can_compile = bool(gpus) and not (replicas > 1 and config.sync_batch_norm)
-    jit_compile = can_compile if config.jit_compile == "auto" else config.jit_compile == "true"
-    logging.info("device %s; precision %s (%s); XLA %s (--jit_compile=%s)", "GPU" if gpus else "CPU", precision, why,
-                 "on" if jit_compile else "off", config.jit_compile)
-    keras.utils.set_random_seed(config.seed)
-    return jit_compile
+    jit_compile, why_xla = config.jit_compile, "asked for"
+    if jit_compile == "auto":
+        jit_compile = "true" if gpus else "false"
+        why_xla = "faster on a GPU" if gpus else "slower on a CPU, whose own convolutions it does without"
+    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if gpus else "CPU", precision, why,
+                 "on" if jit_compile == "true" else "off", why_xla)
+    return dataclasses.replace(config, precision=precision, jit_compile=jit_compile)
 
 
 def cpu_has_bfloat16():

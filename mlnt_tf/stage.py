@@ -12,7 +12,6 @@ from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedule
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.models.layers import fuse_batch_norm
-from mlnt_tf.models.registry import build_network
 from mlnt_tf.teacher import EmaTeacher
 
 ROLES = ("student", "teacher")
@@ -48,9 +47,7 @@ class Stage:
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
-        shape = self.examples.train.images.shape[1:]
-        network = build_network(self.config.model, width=self.config.width, input_shape=shape,
-                                num_classes=len(self.examples.class_names), seed=self.config.seed)
+        network = self.examples.new_network(self.config)
         return fuse_batch_norm(network, synchronized=True) if self.config.sync_batch_norm else network
 
     def seconds(self):
@@ -58,12 +55,14 @@ class Stage:
         return time.monotonic() - self.began
 
     def batches(self, epochs, **kwargs):
-        """What is left of the training stream of this stage; see `pipeline.training_batches`."""
-        config, examples, position = self.config, self.examples, self.position
-        return pipeline.training_batches(
-            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
+        """What is left of the training stream of this stage, this worker's part; see `pipeline.training_batches`."""
+        config, examples, position, devices = self.config, self.examples, self.position, self.devices
+        sliced = "features" not in kwargs  # neighbours within the batch need the whole of it
+        return devices.parts(pipeline.training_batches(
+            examples.train, examples.preprocess, batch_size=config.batch_size, epochs=epochs,
             first_epoch=position.epoch, first_step=position.step, steps_per_epoch=examples.steps_per_epoch,
-            seed=config.seed, augmented=config.augment, num_neighbors=config.num_neighbors, **kwargs)
+            seed=config.seed, augmented=config.augment, num_neighbors=config.num_neighbors,
+            worker=(devices.worker, devices.workers) if sliced else (0, 1), **kwargs), sliced=sliced)
 
     def learning_rate(self, epochs):
         """beta: falls to a tenth after the same share of the epochs in every stage."""
@@ -79,8 +78,8 @@ class Stage:
         """
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
-        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
-                                                 batch_size=config.batch_size, multiple=self.devices.replicas)
+        validation = self.devices.parts(
+            examples.batches(examples.validation, config, multiple=self.devices.replicas))
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         position = self.position
@@ -92,8 +91,8 @@ class Stage:
             checkpoints.restore(model, self.arrays, self.checkpoints)
             self.arrays = None  # they are large
         with saving.watching():
-            model.fit(self.devices.shared(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
-                      steps_per_epoch=steps, validation_data=self.devices.shared(validation), verbose=0, shuffle=False,
+            model.fit(self.devices.distributed(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
+                      steps_per_epoch=steps, validation_data=self.devices.distributed(validation), verbose=0, shuffle=False,
                       callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])

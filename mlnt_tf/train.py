@@ -98,13 +98,14 @@ def train(config, output_dir):
     Raises:
       UserError, NonFiniteLoss, DiskError, WorkerLost
     """
-    from mlnt_tf import devices as hardware, iterate, runtime  # TensorFlow loads here, after the flags are known right
+    # TensorFlow loads here, after the flags are known to be right
+    from mlnt_tf import devices as hardware, examples, iterate, runtime
 
     devices = hardware.pick(config)
     if not devices.is_chief:
         logging.set_verbosity(logging.WARNING)  # the chief tells
     jit_compile = runtime.prepare(config, replicas=devices.replicas)
-    examples = iterate.load_examples(config)
+    loaded = examples.load_examples(config)
     with contextlib.ExitStack() as held:
         try:
             if devices.is_chief:
@@ -115,7 +116,7 @@ def train(config, output_dir):
             raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
         try:
             directory = held.enter_context(devices.directory(output_dir))
-            return iterate.run(config, jit_compile=jit_compile, devices=devices, examples=examples,
+            return iterate.run(config, jit_compile=jit_compile, devices=devices, examples=loaded,
                                output_dir=directory, versions=runtime.versions())
         except NonFiniteLoss as error:
             raise NonFiniteLoss(

@@ -79,8 +79,8 @@ def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execut
 
 
 def fit(model, devices, dataset, steps):
-    return model.fit(devices.shared(dataset, endless=True), steps_per_epoch=steps, verbose=0, shuffle=False,
-                     validation_data=devices.shared(tiny.dataset(1, size=16)),
+    return model.fit(devices.distributed(devices.parts(dataset), endless=True), steps_per_epoch=steps, verbose=0,
+                     shuffle=False, validation_data=devices.distributed(devices.parts(tiny.dataset(1, size=16))),
                      callbacks=[mlnt_tf.EmaTeacher(.9)]).history
 
 

@@ -131,9 +131,9 @@ def test_synthetic_labels_are_drawn_over_the_global_batch():
 
 
 def test_evaluation_batches_are_filled_up_for_replicas_to_share():
-    from test_pipeline import GIVEN, PLAIN, SPLIT
+    from test_pipeline import PLAIN, SPLIT
 
-    batches = list(pipeline.evaluation_batches(SPLIT, GIVEN, PLAIN, batch_size=8, multiple=8).as_numpy_iterator())
+    batches = list(pipeline.evaluation_batches(SPLIT, PLAIN, batch_size=8, multiple=8).as_numpy_iterator())
     assert [len(batch["label"]) for batch in batches] == [8, 8, 8]
     ids = np.concatenate([batch["id"] for batch in batches])
     np.testing.assert_array_equal(ids, [*SPLIT.ids, -1, -1, -1, -1])

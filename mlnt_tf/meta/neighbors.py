@@ -1,6 +1,7 @@
 """Nearest neighbours within the whole training set, by Euclidean distance between features."""
 
 import dataclasses
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +10,12 @@ from absl import logging
 from mlnt_tf.config import UserError
 
 BRUTE_FORCE_BELOW = 100_000  # points; exact, deterministic and done in seconds up to here
+POINTS_AT_ONCE = 2**16  # rows of the features in memory beside the index; what is mapped from a file is not read whole
 DISTANCES_AT_ONCE = 2**25  # float32, some copies of them: below 1 GB however many points
 RECALL_SAMPLE = 1000
+RECALL_WANTED = 0.98
+TRAINING_SAMPLE = 100_000  # points that the leaves of a tree are learned from; ScaNN holds four copies of them
+TELL_EVERY = 20.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +54,14 @@ def usable_scann(backend):
         return None
 
 
-def find_neighbors(features, *, num_neighbors=10, backend="auto"):
+def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
     """The nearest other rows of each row.
 
     Args:
-      features: float32 [n, d].
+      features: float32 [n, d]; may be mapped from a file (`np.load(…, mmap_mode="r")`), of which pieces are read.
       num_neighbors: below n.
       backend: "scann", "exact", or "auto": ScaNN where it works.
+      path: a .npy file to hold the table, which is mapped from it then; None means in memory.
 
     Returns:
       a NeighborTable.
@@ -67,58 +73,110 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto"):
     if num_neighbors >= len(features):
         raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
                         "lower it.")
-    bad = int((~np.isfinite(features)).any(axis=1).sum())
+    bad = sum(int((~np.isfinite(features[piece])).any(axis=1).sum()) for piece in pieces(len(features)))
     if bad:
         raise UserError(f"--neighbor_features of {bad} of {len(features)} examples are not finite: the network "
                         "they come from diverged; lower --learning_rate.")
+    shape = len(features), num_neighbors
+    table = np.empty(shape, np.int32) if path is None else np.lib.format.open_memmap(path, "w+", np.int32, shape)
     scann = usable_scann(backend)
     if scann is None:
-        return NeighborTable(exact_neighbors(features, np.arange(len(features)), num_neighbors), "exact", 1.0)
-    table = scann_neighbors(scann, features, num_neighbors)
-    sample = np.linspace(0, len(features) - 1, min(len(features), RECALL_SAMPLE)).astype(np.int64)
-    return NeighborTable(table, "scann", recall(table[sample], exact_neighbors(features, sample, num_neighbors)))
+        table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
+        return NeighborTable(table, "exact", 1.0)
+    return NeighborTable(table, "scann", fill_by_scann(scann, features, table))
+
+
+def pieces(count, size=POINTS_AT_ONCE):
+    """Slices that cover 0 ... count - 1."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def exact_neighbors(features, rows, num_neighbors):
     """The nearest other rows of `rows` int64 [q], by full comparison: int32 [q, num_neighbors]."""
-    everything = tf.constant(features - features.mean(axis=0))  # a common offset would drown the differences
-    at_once = max(DISTANCES_AT_ONCE // len(features), 1)
-    squares = tf.reduce_sum(everything**2, axis=1)
-    found = []
-    for start in range(0, len(rows), at_once):
-        own = tf.constant(rows[start:start + at_once])
-        # |a - b|^2 less |a|^2, which orders nothing
-        distances = squares[None] - 2 * tf.matmul(tf.gather(everything, own), everything, transpose_b=True)
-        itself = tf.stack([tf.range(len(own), dtype=tf.int64), tf.cast(own, tf.int64)], axis=1)
-        distances = tf.tensor_scatter_nd_update(distances, itself, tf.fill([len(own)], np.inf))
-        found.append(tf.math.top_k(-distances, num_neighbors).indices.numpy())
-    return np.concatenate(found).astype(np.int32)
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)  # a common offset would drown the differences
+    nearest = np.zeros([len(rows), num_neighbors], np.int32)
+    smallest = np.full([len(rows), num_neighbors], np.inf, np.float32)
+    progress = Progress(len(features) * len(rows))
+    for piece in pieces(len(features)):
+        others = tf.constant(features[piece] - mean)
+        squares = tf.reduce_sum(others**2, axis=1)
+        numbers = np.arange(piece.start, piece.stop, dtype=np.int32)
+        for block in pieces(len(rows), max(DISTANCES_AT_ONCE // len(numbers), 1)):
+            own = rows[block]
+            # |a - b|^2 less |a|^2, which orders nothing
+            distances = squares[None] - 2 * tf.matmul(features[own] - mean, others, transpose_b=True)
+            here = np.flatnonzero((own >= piece.start) & (own < piece.stop))
+            itself = np.stack([here, own[here] - piece.start], axis=1)
+            distances = tf.tensor_scatter_nd_update(distances, itself, tf.fill([len(here)], np.inf))
+            found = tf.math.top_k(-distances, min(num_neighbors, len(numbers)))
+            together = np.concatenate([smallest[block], -found.values], axis=1)
+            order = together.argsort(axis=1, kind="stable")[:, :num_neighbors]
+            candidates = np.concatenate([nearest[block], numbers[found.indices]], axis=1)
+            smallest[block] = np.take_along_axis(together, order, axis=1)
+            nearest[block] = np.take_along_axis(candidates, order, axis=1)
+            progress.add(len(own) * len(numbers))
+    return nearest
 
 
-def scann_neighbors(scann, features, num_neighbors):
-    """The same from a ScaNN index, exact below 100,000 rows; a row is left out by its number, not by its rank.
+def fill_by_scann(scann, features, table):
+    """Fills `table` [n, num_neighbors] from a ScaNN index, exact below 100,000 rows; its recall against exact search.
 
-    Above, leaves are scored exactly: asymmetric hashing was slower and found .37 of the neighbours in 45,000 rows
-    of 10 clusters, 10 wide, where exact scores found all.
+    Above, the index is a tree whose leaves are scored exactly: asymmetric hashing was slower and found .37 of the
+    neighbours in 45,000 rows of 10 clusters, 10 wide, where exact scores found all. As many leaves are searched as it
+    takes for RECALL_WANTED on a sample, a quarter of them at most. A row is left out by its number, not by its rank.
     """
-    wanted = num_neighbors + 1
+    wanted = table.shape[1] + 1
+    sample = np.linspace(0, len(features) - 1, min(len(features), RECALL_SAMPLE)).astype(np.int64)
+    expected = exact_neighbors(features, sample, table.shape[1])
     builder = scann.builder(features, wanted, "squared_l2").score_brute_force()
-    if len(features) >= BRUTE_FORCE_BELOW:
-        leaves = int(np.sqrt(len(features)))
-        builder = builder.tree(num_leaves=leaves, num_leaves_to_search=max(leaves // 10, 30),
-                               training_sample_size=min(len(features), 250_000))
+    leaves = int(np.sqrt(len(features))) if len(features) >= BRUTE_FORCE_BELOW else 0
+    if leaves:
+        builder = builder.tree(num_leaves=leaves, num_leaves_to_search=max(leaves // 4, 1),
+                               training_sample_size=min(len(features), TRAINING_SAMPLE))
+        logging.info("neighbours: building a tree of %d leaves for %d points", leaves, len(features))
     index = builder.build()
-    table = np.empty([len(features), num_neighbors], np.int32)
-    for start in range(0, len(features), 50_000):
-        rows = np.arange(start, min(start + 50_000, len(features)))
-        found, distances = index.search_batched_parallel(features[rows])
-        # Leaves with too few points give fewer columns, or rows that end in zeros at distance NaN.
-        whole = np.isfinite(distances).all(axis=1) & (found.shape[1] == wanted)
-        if whole.any():
-            table[rows[whole]] = without_itself(found[whole].astype(np.int64), rows[whole])
-        if not whole.all():
-            table[rows[~whole]] = exact_neighbors(features, rows[~whole], num_neighbors)
+    searched = min(8, leaves) or None
+    while True:
+        reached = recall(_search(index, features, sample, table.shape[1], searched), expected)
+        if not leaves or reached >= RECALL_WANTED or 2 * searched > leaves / 4:
+            break
+        searched *= 2
+    if leaves:
+        logging.info("neighbours: searching %d of %d leaves, recall %.4f on a sample", searched, leaves, reached)
+    progress = Progress(len(features))
+    for piece in pieces(len(features), 20_000):
+        table[piece] = _search(index, features, np.arange(piece.start, piece.stop), table.shape[1], searched)
+        progress.add(piece.stop - piece.start)
+    return recall(table[sample], expected)
+
+
+def _search(index, features, rows, num_neighbors, leaves):
+    """[q] rows to their neighbours int32 [q, num_neighbors]."""
+    kept = {} if leaves is None else {"leaves_to_search": leaves}
+    found, distances = index.search_batched_parallel(features[rows], **kept)
+    table = np.empty([len(rows), num_neighbors], np.int32)
+    # Leaves with too few points give fewer columns, or rows that end in zeros at distance NaN.
+    whole = np.isfinite(distances).all(axis=1) & (found.shape[1] == num_neighbors + 1)
+    if whole.any():
+        table[whole] = without_itself(found[whole].astype(np.int64), rows[whole])
+    if not whole.all():
+        table[~whole] = exact_neighbors(features, rows[~whole], num_neighbors)
     return table
+
+
+class Progress:
+    """Logs how far a long search has come, and how long it will take."""
+
+    def __init__(self, total):
+        self.total, self.done, self.began = total, 0, time.monotonic()
+        self.told = self.began
+
+    def add(self, count):
+        self.done += count
+        now = time.monotonic()
+        if now - self.told > TELL_EVERY:
+            self.told, share = now, self.done / self.total
+            logging.info("neighbours: %.0f %%, about %.0f s to go", 100 * share, (now - self.began) * (1 - share) / share)
 
 
 def without_itself(found, rows):
