@@ -202,4 +202,8 @@ def join(cluster, config, gpus):
     workers, index = cluster
     # of validation batches, which `fit` counts by running out of them; training batches are endless here
     warnings.filterwarnings("ignore", message="Your input ran out of data")
-    return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, len(workers))
+    try:
+        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, len(workers))
+    except tf.errors.UnknownError as error:  # TensorFlow says no more than that its server does not start
+        raise UserError(f"TF_CONFIG: worker {index} cannot listen at {workers[index]}: the port is taken, or the address "
+                        "is another host's; name a free one.") from error
