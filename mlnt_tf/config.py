@@ -1,8 +1,10 @@
 """Every setting of a run: its name, default, range and meaning. Standard library only."""
 
 import dataclasses
+import importlib
 import math
 import pathlib
+import traceback
 
 
 class UserError(ValueError):
@@ -21,7 +23,9 @@ def setting(default, help, *, choices=None, above=None, minimum=None, maximum=No
 
 MODELS = ("cnn", "preact_resnet8", "preact_resnet14", "preact_resnet20", "preact_resnet32")
 METHODS = ("mlnt", "cross_entropy")
-DATASETS = ("digits", "cifar10")
+DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
+# The columns of CIFAR-10N's human labels, and the shares of them that are wrong (Wei et al. 2022, table 1).
+CIFAR10_N_LABELS = {"aggre": 0.0903, "worse": 0.4021, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +37,35 @@ class Config:
     """
 
     # Data
-    dataset: str = setting("digits", "What to train on.", choices=DATASETS)
-    data_dir: str = setting("", "Where TFDS data sets lie; empty means TFDS's own default.")
+    dataset: str = setting("digits", f"What to train on: {', '.join(DATASETS)}, tfds:NAME or package.module:function.")
+    data_dir: str = setting("", "The folder, the table of csv, or where TFDS data sets lie; empty means TFDS's default.")
     download: bool = setting(False, "Let TFDS download the data set when it is not there.")
+    csv_columns: str = setting("path,label,split,true_label", "Columns of the table of csv: path, label and, where it has "
+                               "them, split and true label.")
+    class_names: str = setting("", "File of the classes' names, one a line, where csv numbers its labels.")
+    use_clean_train: bool = setting(False, "Train on Clothing1M's clean training images too.")
+    max_bad_images: float = setting(0.001, "Share of images that may be left out as they do not decode.", minimum=0,
+                                    maximum=1)
     train_examples: int = setting(0, "Train on this many of the training examples; 0 means all.", minimum=0)
     validation_fraction: float = setting(0.1, "Share of the training split held out for validation.", above=0, below=1)
+    test_fraction: float = setting(0.1, "Share of the training split set apart where there is no test split, the same "
+                                   "for every seed.", above=0, below=1)
     validation_labels: str = setting("clean", "Labels of the validation examples.", choices=("clean", "noisy"))
-    augment: bool = setting(False, "Pad by 4, random crop, random flip.")
+    image_size: int = setting(0, "Resize images to this height and width; 0 leaves them as they are.", minimum=0)
+    crop_size: int = setting(0, "Crop the middle of this height and width, or with --augment a random part; 0 means "
+                             "the whole image.", minimum=0)
+    augment: bool = setting(False, "Random crop (of the image padded by 4, unless --crop_size cuts one out) and flip.")
     # Noise
-    noise: str = setting("symmetric", "none, symmetric, asymmetric or matrix:FILE (row = true class, column = given).")
+    noise: str = setting("auto", "none, symmetric, asymmetric or matrix:FILE (row = true class, column = given); for "
+                         "cifar10_n aggre, worse, random1, random2 or random3; auto is symmetric for digits and cifar10, "
+                         "none for data that bring their own.")
     noise_rate: float = setting(0.5, "r: the probability that a label is redrawn.", minimum=0, maximum=1)
     noise_sampling: str = setting("exact", "Exact fractions of each class, or independent draws.",
                                   choices=("exact", "bernoulli"))
     symmetric_includes_true: bool = setting(True, "Symmetric noise redraws over all classes, the true one included.")
     # Network
-    model: str = setting("cnn", "Network.", choices=MODELS)
+    model: str = setting("cnn", f"Network: {', '.join(MODELS)}, resnet50, keras:NAME or package.module:function.")
+    pretrained_weights: str = setting("none", "Weights resnet50 and keras:NAME begin with: none, imagenet or a file.")
     width: int = setting(32, "Channels of the first stage.", minimum=1)
     # Size of the run
     method: str = setting("mlnt", "Training method.", choices=METHODS)
@@ -113,7 +131,13 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_limits(field, getattr(self, field.name))
-        check_noise_kind(self.noise)
+        check_name("dataset", self.dataset, DATASETS, "tfds:")
+        check_name("model", self.model, (*MODELS, "resnet50"), "keras:")
+        if self.noise == "auto" and self.dataset != "cifar10_n":
+            object.__setattr__(self, "noise", "symmetric" if self.dataset in ("digits", "cifar10") else "none")
+        check_noise(self)
+        if self.crop_size and self.image_size and self.crop_size > self.image_size:
+            raise UserError(f"--crop_size={self.crop_size} is above --image_size={self.image_size}: lower it.")
         if not self.output_dir:
             raise UserError("--output_dir= is empty: name a directory.")
         if self.method == "mlnt" and self.num_synthetic and self.num_neighbors >= self.batch_size \
@@ -121,6 +145,11 @@ class Config:
             raise UserError(
                 f"--num_neighbors={self.num_neighbors} needs a batch above {self.num_neighbors}, got "
                 f"--batch_size={self.batch_size}: raise --batch_size or lower --num_neighbors.")
+
+    @property
+    def resized(self):
+        """(height, width) to resize images to, or None."""
+        return (self.image_size, self.image_size) if self.image_size else None
 
     @property
     def baseline_epochs(self):
@@ -158,11 +187,47 @@ def _check_limits(field, value):
         raise UserError(f"--{name}={value} is too large: it must be below {below}.")
 
 
-def check_noise_kind(noise):
-    """Raises UserError unless `noise` is one of none, symmetric, asymmetric, matrix:FILE (an existing file)."""
-    if noise in ("none", "symmetric", "asymmetric"):
+def check_name(flag, value, known, prefix):
+    """Raises UserError unless a value is known, has the prefix and a name, or is package.module:function."""
+    module, colon, function = value.partition(":")
+    named = value.startswith(prefix) and len(value) > len(prefix)
+    if value in known or named or (
+            colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         return
-    if not noise.startswith("matrix:"):
-        raise UserError(f"--noise={noise} is not known: choose one of none, symmetric, asymmetric, matrix:FILE.")
-    if not pathlib.Path(noise.removeprefix("matrix:")).is_file():
+    raise UserError(f"--{flag}={value} is not known: choose one of {', '.join(known)}, {prefix}NAME or "
+                    "package.module:function.")
+
+
+def call_function(flag, name, **arguments):
+    """What the function that --flag=package.module:function names returns for these arguments.
+
+    Raises:
+      UserError: it cannot be imported, or fails.
+    """
+    module, _, function = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UserError(f"--{flag}={name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}): "
+                        "write package.module:function, and put its directory on PYTHONPATH.") from error
+    try:
+        return function(**arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"--{flag}={name} failed ({type(error).__name__}: {' '.join(str(error).split())}, "
+                        f"{place.filename}, line {place.lineno}).") from error
+
+
+def check_noise(config):
+    """Raises UserError unless --noise is a kind of noise, matrix:FILE of an existing file, or a column of CIFAR-10N."""
+    noise, kinds = config.noise, ("none", "symmetric", "asymmetric")
+    if config.dataset == "cifar10_n":
+        if noise not in CIFAR10_N_LABELS:
+            raise UserError(f"--noise={noise}: --dataset=cifar10_n has the labels {', '.join(CIFAR10_N_LABELS)}: choose "
+                            "one.")
+    elif noise not in kinds and not noise.startswith("matrix:"):
+        raise UserError(f"--noise={noise} is not known: choose one of {', '.join(kinds)}, matrix:FILE.")
+    elif noise not in kinds and not pathlib.Path(noise.removeprefix("matrix:")).is_file():
         raise UserError(f"--noise={noise}: there is no such file; name a .csv, .txt or .npy file.")

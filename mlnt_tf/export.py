@@ -7,21 +7,22 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf.data.decode import decode, resize
+
 LUMINANCE = (0.299, 0.587, 0.114)  # sums to 1: a grey image keeps its values
 
 
-def export_saved_model(network, directory, *, normalize, input_shape, class_names):
+def export_saved_model(network, directory, *, preprocess, class_names):
     """Writes directory/1, the layout TensorFlow Serving mounts; one that is there is replaced when the new is whole.
 
-    Signatures: "serving_default" takes encoded images (JPEG, PNG, GIF or BMP bytes of any size, string [batch]),
-    "images" uint8 [batch, height, width, channels]; both resize and normalize, and give float32 "probabilities"
-    [batch, classes], int32 "label" [batch] and string "class_name" [batch].
+    Signatures: "serving_default" takes encoded images (JPEG, PNG, GIF, BMP or WebP bytes of any size, string [batch]),
+    "images" uint8 [batch, height, width, channels]; both resize, crop and normalize as training did, and give float32
+    "probabilities" [batch, classes], int32 "label" [batch] and string "class_name" [batch].
 
     Args:
       network: float images [batch, height, width, channels] to logits.
       directory: parent of the version directory.
-      normalize: function of float images in 0 to 255, [batch, height, width, channels], to the network's input.
-      input_shape: (height, width, channels) of the network's input; 1 or 3 channels.
+      preprocess: the `Preprocess` it was trained with; 1 or 3 channels.
       class_names: in the order of the logits.
 
     Returns:
@@ -32,39 +33,33 @@ def export_saved_model(network, directory, *, normalize, input_shape, class_name
     """
     if len(class_names) != network.output_shape[-1]:
         raise ValueError(f"class_names must name the {network.output_shape[-1]} logits. Received: {class_names}")
-    height, width, channels = input_shape
+    height, width, channels = preprocess.stored
     names = tf.constant([str(name) for name in class_names])
-
-    def resize(images):
-        shape = tf.shape(images)
-        same = tf.reduce_all(shape[-3:-1] == [height, width])
-        return tf.cond(same, lambda: images, lambda: tf.image.resize(images, [height, width]))
 
     def classify(images):
         images = tf.ensure_shape(images, [None, height, width, channels])
         batch = tf.shape(images)[0]
         # oneDNN's convolution fails on an empty batch: it gets one black image, whose answer is dropped
         images = tf.pad(images, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
-        logits = network(normalize(images), training=False)[:batch]
+        logits = network(preprocess(images), training=False)[:batch]
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         label = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         return {"probabilities": probabilities, "label": label, "class_name": tf.gather(names, label)}
 
-    def decode(encoded):
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        image.set_shape([None, None, 3])
-        image = tf.cast(image, tf.float32)
+    def stored(encoded):
+        image = decode(encoded)
         if channels == 1:
-            image = tf.reduce_sum(image * LUMINANCE, axis=-1, keepdims=True)
-        return tf.ensure_shape(resize(image), [height, width, channels])
+            grey = tf.reduce_sum(tf.cast(image, tf.float32) * LUMINANCE, axis=-1, keepdims=True)
+            image = tf.cast(tf.round(grey), tf.uint8)
+        return resize(image, (height, width))
 
-    image = tf.TensorSpec([height, width, channels], tf.float32)
+    image = tf.TensorSpec([height, width, channels], tf.uint8)
 
     def serving_default(encoded):
-        return classify(tf.map_fn(decode, encoded, fn_output_signature=image))
+        return classify(tf.map_fn(stored, encoded, fn_output_signature=image))
 
     def images(images):
-        return classify(resize(tf.cast(images, tf.float32)))
+        return classify(resize(images, (height, width)))
 
     archive = keras.export.ExportArchive()
     archive.track(network)

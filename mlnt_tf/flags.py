@@ -11,7 +11,7 @@ from absl import flags
 from mlnt_tf.config import Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-PATHS = ("data_dir", "output_dir")
+PATHS = ("data_dir", "output_dir", "class_names")
 WITHOUT_EFFECT = ("output_dir", "resume", "download")  # on the result
 
 
@@ -91,9 +91,15 @@ def to_flag_lines(config):
 
 
 def differing(config, flagfile):
-    """What tells a stored run from this one: ["--seed=0 there, --seed=1 here", ...], of flags with an effect."""
-    there = dict(line.split("=", 1) for line in pathlib.Path(flagfile).read_text().splitlines() if "=" in line)
-    here = dict(line.split("=", 1) for line in to_flag_lines(config))
-    defaults = dict(line.split("=", 1) for line in to_flag_lines(Config()))
-    return [f"{name}={there.get(name, defaults[name])} there, {name}={value} here" for name, value in here.items()
-            if name.removeprefix("--") not in WITHOUT_EFFECT and there.get(name, defaults[name]) != value]
+    """What tells a stored run from this one: ["--seed=0 there, --seed=1 here", ...], of flags with an effect.
+
+    Raises:
+      UserError: the stored flags are not those of this version.
+    """
+    try:
+        there = parse(["stored", f"--flagfile={flagfile}"])
+    except UserError as error:
+        raise UserError(f"{flagfile} cannot be compared with this run ({error}): name another --output_dir.") from error
+    # Read back, so that 0.30 is 0.3; as lines, so that a relative path is its absolute one.
+    return [f"{stored} there, {asked} here" for stored, asked in zip(to_flag_lines(there), to_flag_lines(config))
+            if stored != asked and stored.partition("=")[0].removeprefix("--") not in WITHOUT_EFFECT]

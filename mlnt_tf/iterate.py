@@ -1,7 +1,6 @@
 """The run, stage by stage: cross entropy, then iterations of mentor, filter and training (paper section 3.3)."""
 
 import csv
-import dataclasses
 import json
 import os
 import pathlib
@@ -13,73 +12,13 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf import callbacks, export, mentor as mentoring, schedules
-from mlnt_tf.config import UserError
-from mlnt_tf.data import noise, pipeline, sources
+from mlnt_tf.data import pipeline
 from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.methods.mlnt import MLNT
-from mlnt_tf.models.registry import build_network
 from mlnt_tf.teacher import EmaTeacher
 
 ROLES = ("student", "teacher")
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-    """What a run trains, validates and tests on; `given` is aligned with `train`, positions are rows of both."""
-
-    train: sources.Split
-    given: np.ndarray  # int32 [n], the labels as corrupted
-    validation: sources.Split
-    validation_given: np.ndarray
-    test: sources.Split
-    class_names: tuple
-    normalizer: pipeline.Normalizer
-    realized_rate: float
-    steps_per_epoch: int
-
-    def batches(self, split, config):
-        """Un-augmented images in order, with the true labels."""
-        return pipeline.evaluation_batches(split, split.labels, self.normalizer, batch_size=config.batch_size)
-
-
-def load_examples(config):
-    """Loads, holds out, cuts to size, corrupts; tells the realised rate.
-
-    Raises:
-      UserError: the data are not there, or too few for the batch or the neighbours.
-    """
-    source = sources.load_source(config)
-    matrix = noise.transition_matrix(
-        config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
-        symmetric_includes_true=config.symmetric_includes_true)
-    if config.neighbor_backend == "scann":
-        neighboring.usable_scann("scann")  # told now, not after the first training
-    noisy = np.empty(source.train.ids.max() + 1, np.int32)  # by id: what is held out or cut off changes no label
-    noisy[source.train.ids] = noise.corrupt(source.train.labels, source.train.ids, matrix, seed=config.seed,
-                                            sampling=config.noise_sampling)
-    train, validation = sources.hold_out(source.train, fraction=config.validation_fraction, seed=config.seed)
-    train = sources.subset(train, config.train_examples, seed=config.seed)
-    if config.batch_size > len(train):
-        raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
-    if config.num_neighbors >= len(train):
-        raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
-                        "lower it.")
-    steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
-    if steps_per_epoch % config.steps_per_execution:
-        raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
-                        "of an epoch: change it or --steps_per_epoch.")
-    given = noisy[train.ids]
-    examples = Examples(
-        train=train, given=given, validation=validation,
-        validation_given=noisy[validation.ids] if config.validation_labels == "noisy" else validation.labels,
-        test=source.test, class_names=source.class_names, normalizer=pipeline.Normalizer.fit(train.images),
-        realized_rate=noise.realized_rate(train.labels, given),
-        steps_per_epoch=steps_per_epoch)
-    logging.info("%s: %d training examples, %.1f %% of their labels wrong (--noise=%s); %d validation (%s labels), "
-                 "%d test", config.dataset, len(train), 100 * examples.realized_rate, config.noise, len(validation),
-                 config.validation_labels, len(source.test))
-    return examples
 
 
 def run(config, *, jit_compile, examples, output_dir, versions):
@@ -89,6 +28,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
       the contents of results.json, which it writes last.
     """
     write_noise_table(output_dir / "noise.csv", examples)
+    if examples.bad_images:
+        write_csv(output_dir / "bad_images.csv", ("record", "reason"), examples.bad_images)
     stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile)
     baseline = stage.results() or train_cross_entropy(stage)
     iterations, best = [], (stage.network("student"), baseline["student"]["best_validation"], "cross entropy student")
@@ -102,8 +43,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
         if iteration == 1 or result[role]["best_validation"] >= best[1]:
             best = mentor, result[role]["best_validation"], f"iteration {iteration} {role}"
     network, _, exported = best
-    export.export_saved_model(network, output_dir / "saved_model", normalize=examples.normalizer,
-                              input_shape=examples.train.images.shape[1:], class_names=examples.class_names)
+    export.export_saved_model(network, output_dir / "saved_model", preprocess=examples.preprocess,
+                              class_names=examples.class_names)
     probabilities = mentoring.predict(network, examples.batches(examples.train, config))
     write_suspects(output_dir / "suspects.csv", probabilities, examples)
     results = {
@@ -114,8 +55,8 @@ def run(config, *, jit_compile, examples, output_dir, versions):
         "cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"], "iterations": iterations,
         "exported": exported,
         "exported_filter": mentoring.count_filter(
-            mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.given,
-            examples.train.labels),
+            mentoring.trusted(probability_of_given(probabilities, examples), config.tau), examples.train.labels,
+            examples.train.true_labels),
         "test_accuracy": mentoring.accuracy(network, examples.batches(examples.test, config), examples.test.labels),
         "versions": versions}
     write_json(output_dir / "results.json", results)
@@ -140,15 +81,13 @@ class Stage:
 
     def new_network(self):
         """The network at its initial weights, the same for every stage of a run."""
-        shape = self.examples.train.images.shape[1:]
-        return build_network(self.config.model, width=self.config.width, input_shape=shape,
-                             num_classes=len(self.examples.class_names), seed=self.config.seed)
+        return self.examples.new_network(self.config)
 
     def batches(self, epochs, **kwargs):
         """The training stream of this stage; see `pipeline.training_batches`."""
         config, examples = self.config, self.examples
         return pipeline.training_batches(
-            examples.train, examples.given, examples.normalizer, batch_size=config.batch_size, epochs=epochs,
+            examples.train, examples.preprocess, batch_size=config.batch_size, epochs=epochs,
             steps_per_epoch=examples.steps_per_epoch, seed=config.seed, augmented=config.augment,
             num_neighbors=config.num_neighbors, **kwargs)
 
@@ -163,8 +102,7 @@ class Stage:
         """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles."""
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
-        validation = pipeline.evaluation_batches(examples.validation, examples.validation_given, examples.normalizer,
-                                                 batch_size=config.batch_size)
+        validation = examples.batches(examples.validation, config)
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
                              ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
         history = model.fit(
@@ -211,10 +149,12 @@ def train_iteration(stage, iteration, mentor):
         probability = probability_of_given(mentoring.predict(mentor, unaugmented), examples)
         np.save(stage.directory / "mentor_probability.npy", probability)
     kept = np.ones(len(examples.train), bool) if probability is None else mentoring.trusted(probability, config.tau)
-    result.update(mentoring.describe_filter(kept, examples.given, examples.train.labels, examples.class_names,
-                                            config.tau))
-    logging.info("%s: %d of %d examples kept, %.1f %% of them with the right label (all: %.1f %%)", stage.name,
-                 result["kept"], len(kept), 100 * result["filter_precision"], 100 * (1 - examples.realized_rate))
+    result.update(mentoring.describe_filter(kept, examples.train.labels, examples.train.true_labels,
+                                            examples.class_names, config.tau))
+    known = "" if examples.realized_rate is None or result["filter_precision"] is None else (
+        f", {100 * result['filter_precision']:.1f} % of them with the right label "
+        f"(all: {100 * (1 - examples.realized_rate):.1f} %)")
+    logging.info("%s: %d of %d examples kept%s", stage.name, result["kept"], len(kept), known)
     batches = stage.batches(config.epochs, **near)
     if probability is not None:
         batches = pipeline.two_streams(batches, stage.batches(
@@ -252,7 +192,8 @@ def meta_rate(stage, iteration):
 def neighborhood(stage, network, unaugmented):
     """Neighbours by the network's features: (keywords for the pipeline, what to report)."""
     config = stage.config
-    features = mentoring.embed(network, unaugmented, config.neighbor_features)
+    features = mentoring.embed(network, unaugmented, config.neighbor_features, count=len(stage.examples.train),
+                               path=stage.directory / "features.npy")
     if config.neighbor_scope == "batch":
         return {"features": features}, {"scope": "batch"}
     table = neighboring.find_neighbors(features, num_neighbors=config.num_neighbors, backend=config.neighbor_backend,
@@ -265,20 +206,22 @@ def neighborhood(stage, network, unaugmented):
 def write_noise_table(path, examples):
     """noise.csv: which label each training example was given, and the record it is."""
     train = examples.train
-    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, train.labels, examples.given, train.records))
+    original = ("" if true < 0 else true for true in train.true_labels)
+    write_csv(path, ("id", "original", "given", "record"), zip(train.ids, original, train.labels, train.record_names()))
 
 
 def probability_of_given(probabilities, examples):
     """What predictions [n, classes] say of the given labels: float32 [n]."""
-    return probabilities[np.arange(len(examples.given)), examples.given]
+    return probabilities[np.arange(len(examples.train)), examples.train.labels]
 
 
 def write_suspects(path, probabilities, examples):
     """suspects.csv: the training examples, those whose given label the exported network believes least first."""
-    train, given, names = examples.train, examples.given, examples.class_names
+    train, given, names = examples.train, examples.train.labels, examples.class_names
+    records = train.record_names()
     of_given, predicted = probability_of_given(probabilities, examples), probabilities.argmax(axis=1)
     write_csv(path, ("id", "record", "given", "predicted", "probability_of_given"),
-              ((train.ids[row], train.records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
+              ((train.ids[row], records[row], names[given[row]], names[predicted[row]], f"{of_given[row]:.6f}")
                for row in np.argsort(of_given, kind="stable")))
 
 

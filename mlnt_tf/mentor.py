@@ -6,6 +6,8 @@ from absl import logging
 from mlnt_tf.config import UserError
 from mlnt_tf.models.registry import feature_extractor
 
+IN_MEMORY_BELOW = 2**30  # bytes of features
+
 
 def predict(network, batches):
     """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
@@ -19,10 +21,24 @@ def accuracy(network, batches, labels):
     return float(np.mean(predict(network, batches).argmax(axis=1) == labels))
 
 
-def embed(network, batches, features):
-    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features]."""
+def embed(network, batches, features, *, count=0, path=None):
+    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features].
+
+    Args:
+      count: n, where the features may be large: then those above IN_MEMORY_BELOW bytes are
+      path: written to this .npy file, and memory-mapped.
+    """
     extractor = feature_extractor(network, features)
-    return np.asarray(extractor.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+    images, width = batches.map(lambda batch: batch["image"]), extractor.output_shape[-1]
+    if 4 * count * width < IN_MEMORY_BELOW:
+        return np.asarray(extractor.predict(images, verbose=0), np.float32)
+    table, start = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width)), 0
+    for batch in images:
+        rows = extractor.predict_on_batch(batch)
+        table[start:start + len(rows)] = rows
+        start += len(rows)
+    table.flush()
+    return np.load(path, mmap_mode="r")
 
 
 def trusted(probability_of_given, tau):
@@ -56,8 +72,11 @@ def describe_filter(kept, given, true, class_names, tau):
 
 
 def count_filter(kept, given, true):
-    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}; a share
-    of nothing is None. All bool or int32 [n]."""
-    clean = given == true
-    return {"kept": int(kept.sum()), "filter_precision": float(clean[kept].mean()) if kept.any() else None,
+    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
+
+    Among those whose true label is known (not -1); a share of nothing is None. All bool or int32 [n].
+    """
+    known, clean = true >= 0, given == true
+    return {"kept": int(kept.sum()),
+            "filter_precision": float(clean[kept & known].mean()) if (kept & known).any() else None,
             "filter_recall": float(kept[clean].mean()) if clean.any() else None}

@@ -33,11 +33,13 @@ def format_table(results):
                       _percent(row.get("filter_precision")), _percent(row.get("filter_recall")),
                       f"{row['seconds']:.0f}" if "seconds" in row else ""))
     noise, filtered = results["noise"], results["exported_filter"]
-    return (f"{results['dataset']}, {noise['kind']} noise: {100 * noise['realized_rate']:.1f} % of "
+    wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
+    return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
             f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
-            "training labels" + (f", {_percent(filtered['filter_precision'])} % of them right" if filtered["kept"] else ""))
+            "training labels" + ("" if filtered["filter_precision"] is None
+                                  else f", {_percent(filtered['filter_precision'])} % of them right"))
 
 
 def summarize(runs):
@@ -58,10 +60,15 @@ def summarize(runs):
         lines.append((rows[0][0], *(_mean(values) for values in column.values()),
                       f"{statistics.mean(row['seconds'] for _, row in rows):.0f}" if "seconds" in rows[0][1] else ""))
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    return (f"{runs[0]['dataset']}, {runs[0]['noise']['kind']} noise: "
-            f"{_mean([run['noise']['realized_rate'] for run in runs])} % of the training labels wrong; mean ± standard "
+    wrong = _mean([run["noise"]["realized_rate"] for run in runs])
+    return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: "
+            f"{f'{wrong} %' if wrong else 'an unknown share'} of the training labels wrong; mean ± standard "
             f"deviation over seeds {seeds}, in %\n\n{_align(lines)}\n\nexported (best by validation): test accuracy "
             f"{_mean([run['test_accuracy'] for run in runs])} %")
+
+
+def noise_name(noise):
+    return "labels as they are" if noise["kind"] == "none" else f"{noise['kind']} noise"
 
 
 def _percent(fraction):

@@ -77,17 +77,17 @@ def train(config, output_dir):
     Raises:
       UserError, NonFiniteLoss
     """
-    from mlnt_tf import iterate, runtime  # TensorFlow loads here, after the flags are known to be right
+    from mlnt_tf import examples, iterate, runtime  # TensorFlow loads here, after the flags are known to be right
 
     jit_compile = runtime.prepare(config)
-    examples = iterate.load_examples(config)
+    loaded = examples.load_examples(config)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "flags.txt").write_text("\n".join(flags.to_flag_lines(config)) + "\n")
     except OSError as error:
         raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
     try:
-        return iterate.run(config, jit_compile=jit_compile, examples=examples, output_dir=output_dir,
+        return iterate.run(config, jit_compile=jit_compile, examples=loaded, output_dir=output_dir,
                            versions=runtime.versions())
     except NonFiniteLoss as error:
         raise NonFiniteLoss(

@@ -44,3 +44,11 @@ def test_lengths_follow_the_epochs_unless_set():
 
 def test_every_flag_has_a_help():
     assert all(field.metadata["help"].endswith(".") for field in dataclasses.fields(Config))
+
+
+@pytest.mark.parametrize("dataset, noise", [("digits", "symmetric"), ("cifar10", "symmetric"), ("folder", "none"),
+                                            ("csv", "none"), ("clothing1m", "none"), ("tfds:mnist", "none"),
+                                            ("module:function", "none")])
+def test_data_of_ones_own_get_no_noise_unless_asked(dataset, noise):
+    assert Config(dataset=dataset).noise == noise
+    assert Config(dataset=dataset, noise="asymmetric").noise == "asymmetric"

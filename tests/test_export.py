@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf.data.pipeline import Normalizer
+from mlnt_tf.data.preprocess import Normalizer, Preprocess
 
 NAMES = ("cat", "dog", "a bird")
 
@@ -18,9 +18,9 @@ NAMES = ("cat", "dog", "a bird")
 def exported(path, channels):
     network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, channels), num_classes=3, seed=0)
     mean = np.random.default_rng(0).uniform(size=[8, 8, channels]).astype(np.float32)
-    mlnt_tf.export_saved_model(network, path, normalize=Normalizer(mean), input_shape=(8, 8, channels),
-                               class_names=NAMES)
-    return network, Normalizer(mean), tf.saved_model.load(str(path / "1"))
+    preprocess = Preprocess((8, 8, channels), (8, 8, channels), Normalizer(mean))
+    mlnt_tf.export_saved_model(network, path, preprocess=preprocess, class_names=NAMES)
+    return network, preprocess, tf.saved_model.load(str(path / "1"))
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -28,9 +28,9 @@ def model(request, tmp_path_factory):
     return request.param, tmp_path_factory.mktemp("model"), *exported(tmp_path_factory.mktemp("other"), request.param)
 
 
-def encoded(image, kind="PNG"):
+def encoded(image, kind="PNG", **options):
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -65,6 +65,25 @@ def test_any_size_and_format(model, size, kind, mode):
     np.testing.assert_allclose(tf.reduce_sum(answer["probabilities"], axis=1), 1, atol=1e-6)
 
 
+def test_a_photograph_is_turned_resized_cropped_and_normalized_as_in_training(tmp_path):
+    from mlnt_tf.data.decode import resize
+    from mlnt_tf.models.registry import normalization
+
+    network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, 3), num_classes=3, seed=0)
+    preprocess = Preprocess((12, 12, 3), (8, 8, 3), normalization("resnet50"))
+    mlnt_tf.export_saved_model(network, tmp_path, preprocess=preprocess, class_names=NAMES)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # taken on its side
+    photograph = encoded(picture((30, 20)), "JPEG", quality=100, exif=exif)
+    seen = tf.io.decode_jpeg(photograph)[::-1]  # a quarter turn clockwise
+    stored = resize(tf.transpose(seen, [1, 0, 2]), (12, 12))[None]
+    blue_first = tf.cast(stored, tf.float32)[:, 2:-2, 2:-2, ::-1] - [103.939, 116.779, 123.68]
+    expected = tf.nn.softmax(network(blue_first))
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    np.testing.assert_allclose(serve(loaded, photograph)["probabilities"], expected, atol=.02)
+    np.testing.assert_allclose(loaded.signatures["images"](stored)["probabilities"], expected, atol=1e-5)
+
+
 def test_arrays_of_any_size(model):
     channels, loaded = model[0], model[-1]
     assert loaded.signatures["images"](tf.zeros([2, 30, 11, channels], tf.uint8))["probabilities"].shape == (2, 3)
@@ -78,8 +97,7 @@ def test_an_empty_batch_gives_empty_answers(model):
 
 def test_as_many_names_as_logits(model, tmp_path):
     with pytest.raises(ValueError, match="3 logits"):
-        mlnt_tf.export_saved_model(model[2], tmp_path, normalize=model[3], input_shape=(8, 8, model[0]),
-                                   class_names=["cat"])
+        mlnt_tf.export_saved_model(model[2], tmp_path, preprocess=model[3], class_names=["cat"])
 
 
 def test_bytes_that_are_no_image_are_refused(model):

@@ -93,3 +93,14 @@ def test_help_lists_every_flag(capsys):
 def test_flags_are_told_before_tensorflow_loads():
     code = "import sys, mlnt_tf.flags, mlnt_tf.train; sys.exit(bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_differing_compares_values_and_not_their_spelling(tmp_path):
+    (tmp_path / "flags.txt").write_text("--tau=0.30\n--noise_rate=5e-1\n")
+    assert flags.differing(Config(tau=.3, noise_rate=.5), tmp_path / "flags.txt") == []
+
+
+def test_stored_flags_of_another_version_are_refused_by_name(tmp_path):
+    (tmp_path / "flags.txt").write_text("--no_longer_there=1\n")
+    with pytest.raises(UserError, match="flags.txt.*--no_longer_there"):
+        flags.differing(Config(), tmp_path / "flags.txt")

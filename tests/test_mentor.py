@@ -58,6 +58,15 @@ def test_features_are_the_input_of_the_last_layer():
     np.testing.assert_allclose(features @ kernel + bias, mentor.embed(network, batches, "logits"), atol=1e-5)
 
 
+def test_large_features_are_written_and_memory_mapped(tmp_path, monkeypatch):
+    network, batches = tiny.dense(), images()
+    in_memory = mentor.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    monkeypatch.setattr(mentor, "IN_MEMORY_BELOW", 0)
+    mapped = mentor.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    assert isinstance(mapped, np.memmap) and not isinstance(in_memory, np.memmap)
+    np.testing.assert_allclose(mapped, in_memory, atol=1e-6)
+
+
 def test_the_best_network_is_kept_not_the_last(tmp_path):
     model = type("Model", (), {"student": tiny.dense(seed=1)})()
     keeper = callbacks.SaveBest("student", tmp_path / "best.keras")

@@ -11,8 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from mlnt_tf import iterate, train
+from mlnt_tf import train
 from mlnt_tf.config import Config
+from mlnt_tf.examples import load_examples
 
 TINY = ["--epochs=2", "--steps_per_epoch=2", "--iterations=2", "--train_examples=200", "--batch_size=32", "--width=2",
         "--num_synthetic=2", "--tau=0.05", "--precision=float32"]
@@ -81,9 +82,9 @@ def test_tensorboard_has_losses_rates_and_accuracies(finished):
 def test_the_exported_network_scores_what_the_results_say(finished):
     import tensorflow as tf
 
-    examples = iterate.load_examples(Config(train_examples=200, batch_size=32))
+    examples = load_examples(Config(train_examples=200, batch_size=32))
     loaded = tf.saved_model.load(str(finished / "saved_model/1"))
-    answer = loaded.signatures["images"](tf.constant(examples.test.images))
+    answer = loaded.signatures["images"](tf.constant(examples.test.images.array))
     assert np.mean(answer["label"] == examples.test.labels) == pytest.approx(results(finished)["test_accuracy"])
 
 
@@ -159,11 +160,11 @@ def test_scann_asked_for_and_absent_is_told_before_training(tmp_path, capsys, mo
 
 
 def test_noise_does_not_hang_on_what_is_held_out_or_cut_off():
-    whole, cut = (iterate.load_examples(Config(**settings)) for settings in
+    whole, cut = (load_examples(Config(**settings)) for settings in
                   (dict(), dict(train_examples=300, validation_fraction=.2)))
-    given = dict(zip(whole.train.ids, whole.given))
+    given = dict(zip(whole.train.ids, whole.train.labels))
     assert whole.realized_rate == pytest.approx(.45, abs=.01)
-    shared = [(given[i], label) for i, label in zip(cut.train.ids, cut.given) if i in given]
+    shared = [(given[i], label) for i, label in zip(cut.train.ids, cut.train.labels) if i in given]
     assert len(shared) > 200 and all(one == other for one, other in shared)
 
 

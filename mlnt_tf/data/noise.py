@@ -12,6 +12,11 @@ CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 NOISE_SALT = 0x6E6F697365
 
 
+def is_ours(noise):
+    """Whether a kind of noise is drawn here, not brought by the data."""
+    return noise in ("symmetric", "asymmetric") or noise.startswith("matrix:")
+
+
 def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True, dataset=None):
     """p(given | true) of a kind of noise.
 
@@ -123,6 +128,7 @@ def apportion(shares, count):
     return whole
 
 
-def realized_rate(original, given):
-    """Share of labels that differ from the true ones."""
-    return float(np.mean(np.asarray(original) != np.asarray(given)))
+def realized_rate(true, given):
+    """Share of labels that differ from the true ones; of those known (not -1), None where none is."""
+    known = np.asarray(true) >= 0
+    return float(np.mean((np.asarray(true) != np.asarray(given))[known])) if known.any() else None

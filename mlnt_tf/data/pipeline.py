@@ -1,59 +1,15 @@
-"""tf.data: order, filter, normalize, augment, batch, neighbours.
+"""tf.data: order, filter, preprocess, augment, batch, neighbours.
 
 Order and draws are pure functions of (seed, epoch, position), so that any step of any epoch can be had again. A position is
 a row of the training split and of every array aligned with it.
 """
-
-import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.config import UserError
 
-PADDING = 4  # pixels on each edge, before the random crop
 CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized
-
-
-@dataclasses.dataclass(frozen=True)
-class Normalizer:
-    """Scales to [0, 1] and subtracts `mean_image`, float32 [height, width, channels] (as Tanaka et al. 2018)."""
-
-    mean_image: np.ndarray
-
-    @classmethod
-    def fit(cls, images):
-        """The mean of uint8 images [n, height, width, channels]."""
-        total = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in np.array_split(images, len(images) // 4096 + 1))
-        return cls((total / len(images) / 255).astype(np.float32))
-
-    def __call__(self, images):
-        """Images [..., height, width, channels] in 0 to 255, of any type, to float32."""
-        return tf.cast(images, tf.float32) / 255.0 - self.mean_image
-
-
-def augment(image, key):
-    """Pads a normalized image by 4 zeros, crops at random, flips with probability one half.
-
-    Args:
-      image: float32 [height, width, channels].
-      key: int [2], the seed of the draws.
-
-    Returns:
-      as `image`.
-    """
-    draws = tf.random.stateless_uniform([3], key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
-    top, left = (tf.math.floormod(draws[axis], 2 * PADDING + 1) for axis in range(2))
-    padded = tf.pad(image, [[PADDING, PADDING], [PADDING, PADDING], [0, 0]])
-    height, width, channels = image.shape
-    cropped = tf.slice(padded, [top, left, 0], [height, width, channels])
-    return tf.where(tf.math.floormod(draws[2], 2) == 0, cropped, tf.reverse(cropped, axis=[1]))
-
-
-def permutation(count, *, seed, epoch, repeat, stream=0):
-    """0 ... count - 1 in an order that (seed, stream, epoch, repeat) alone decide: int64 [count]."""
-    return tf.argsort(tf.random.stateless_uniform([count], key_of(seed, stream, epoch, repeat), minval=None,
-                                                  maxval=None, dtype=tf.int32, alg="philox"), stable=True)
 
 
 def key_of(seed, *parts):
@@ -83,22 +39,23 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
     return tf.gather(labels, nearest)
 
 
-def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, epochs, first_epoch=0, seed, augmented,
-                     probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0):
-    """Batches of {"id", "image", "label", "true_label"} and, for the meta loss, "neighbor_labels".
+def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0, seed, augmented,
+                     probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10, stream=0,
+                     worker=(0, 1)):
+    """Batches of {"id", "image", "label"} and, for the meta loss, "neighbor_labels"; "true_label" where all are known.
 
-    An epoch is steps_per_epoch batches from one permutation after another, as many as it takes.
+    An epoch is steps_per_epoch batches from one pass after another, as many as it takes.
 
     Args:
       split: the training examples.
-      given: int32 [n], their labels.
-      normalizer: uint8 images to the network's input.
+      preprocess: a `Preprocess`.
       first_epoch: where to begin; epochs counts from 0 all the same.
       augmented: whether to crop and flip.
       probability, threshold: keep only positions whose probability float32 [n] lies strictly above the threshold.
       neighbors: int32 [n, num_neighbors], positions; or
       features: float32 [n, d], to search within each batch.
       stream: streams of one run draw apart.
+      worker: (index, of how many), of which each decodes its own slice of every batch; the batch size is the global one.
 
     Returns:
       a data set of (epochs - first_epoch) * steps_per_epoch batches: id int64 [batch], image float32 [batch, height,
@@ -106,48 +63,68 @@ def training_batches(split, given, normalizer, *, batch_size, steps_per_epoch, e
 
     Raises:
       UserError: nothing lies above the threshold.
+      ValueError: the workers do not divide the batch, or features are to be searched within a part of one.
     """
+    index, workers = worker
+    if batch_size % workers or (workers > 1 and features is not None):
+        raise ValueError("workers must divide the batch size, and take neighbors, not features. Received: "
+                         f"{workers} workers, batch_size={batch_size}")
     # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing
     # never ends.
     kept = None if probability is None else np.asarray(probability) > threshold
     if kept is not None and not kept.any():
         raise UserError(f"--tau={threshold} keeps none of the {len(split)} training examples: lower --tau.")
-    images, labels, true_labels, ids = (tf.constant(array) for array in (split.images, given, split.labels, split.ids))
+    columns = {"id": split.ids, "label": split.labels}
+    if (split.true_labels >= 0).all():
+        columns["true_label"] = split.true_labels
+    columns = {name: tf.constant(column) for name, column in columns.items()}
+    kept, neighbors = (None if array is None else tf.constant(array) for array in (kept, neighbors))
+    features_of = None if features is None else row_reader(features)
 
     def epoch_of(epoch):
         def one_pass(repeat):
-            order = tf.data.Dataset.from_tensor_slices(
-                permutation(len(split), seed=seed, epoch=epoch, repeat=repeat, stream=stream))
-            return order.map(lambda position: (epoch, repeat, position))
+            examples = split.images.one_pass(key_of(seed, stream, epoch, repeat), kept)
+            return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
-        positions = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass)
-        if kept is not None:
-            positions = positions.filter(lambda epoch, repeat, position: trusted[position])
-        return positions.take(steps_per_epoch * batch_size)
+        examples = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)
+        if workers == 1:
+            return examples
+        mine = examples.enumerate().filter(lambda count, _: count % batch_size // (batch_size // workers) == index)
+        return mine.map(lambda _, example: example)
 
-    def load(epoch, repeat, position):
-        image = normalizer(images[position])
-        if augmented:
-            image = augment(image, key_of(seed, stream, epoch, repeat, position))
-        return position, {"id": ids[position], "image": image, "label": labels[position],
-                          "true_label": true_labels[position]}
+    def load(epoch, repeat, position, handle):
+        image = split.images.pixels(handle)
+        image = (preprocess.augmented(image, key_of(seed, stream, epoch, repeat, position)) if augmented
+                 else preprocess(image))
+        return position, {"image": image, **{name: column[position] for name, column in columns.items()}}
 
     def add_neighbors(positions, batch):
         if neighbors is not None:
-            batch["neighbor_labels"] = tf.gather(labels, tf.gather(neighbors, positions))
-        elif features is not None:
+            batch["neighbor_labels"] = tf.gather(columns["label"], tf.gather(neighbors, positions))
+        elif features_of is not None:
             batch["neighbor_labels"] = batch_neighbor_labels(
-                tf.gather(features, positions), positions, batch["label"], num_neighbors)
+                features_of(positions), positions, batch["label"], num_neighbors)
         return batch
 
-    trusted = None if kept is None else tf.constant(kept)
-    features = None if features is None else tf.constant(features)
-    neighbors = None if neighbors is None else tf.constant(neighbors)
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(
+        batch_size // workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(4).apply(
         tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
+
+
+def row_reader(array):
+    """A function of positions int32 [batch] to those rows of float32 [n, d]: from memory or, of a memory map, from disk."""
+    if not isinstance(array, np.memmap):
+        table = tf.constant(array)
+        return lambda positions: tf.gather(table, positions)
+
+    def read(positions):  # Python once a batch
+        rows = tf.numpy_function(lambda positions: np.asarray(array[positions]), [positions], tf.float32)
+        return tf.ensure_shape(rows, [positions.shape[0], array.shape[1]])
+
+    return read
 
 
 def two_streams(meta, classification):
@@ -155,9 +132,13 @@ def two_streams(meta, classification):
     return tf.data.Dataset.zip({"meta": meta, "classification": classification})
 
 
-def evaluation_batches(split, labels, normalizer, *, batch_size):
+def evaluation_batches(split, preprocess, *, batch_size):
     """Every example once, in order, un-augmented: batches of {"id", "image", "label"}, the last one smaller."""
-    batches = tf.data.Dataset.from_tensor_slices({"id": split.ids, "image": split.images, "label": labels})
-    batches = batches.batch(batch_size).map(lambda batch: {**batch, "image": normalizer(batch["image"])},
-                                            num_parallel_calls=tf.data.AUTOTUNE)
-    return (batches.cache() if 4 * split.images.size < CACHE_BELOW else batches).prefetch(2)
+    ids, labels = tf.constant(split.ids), tf.constant(split.labels)
+
+    def load(position, handle):
+        return {"id": ids[position], "image": preprocess(split.images.pixels(handle)), "label": labels[position]}
+
+    batches = split.images.in_order().map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
+    return (batches.cache() if 4 * len(split) * np.prod(preprocess.shape) < CACHE_BELOW else batches).prefetch(2)

@@ -1,41 +1,13 @@
-"""Data sets as arrays of {id, image, label}: the id is the position in the source's fixed order."""
-
-import dataclasses
+"""The data set that --dataset names."""
 
 import numpy as np
 
-from mlnt_tf.config import UserError
-from mlnt_tf.data.noise import apportion, uniform
+from mlnt_tf.config import UserError, call_function
+from mlnt_tf.data import clothing1m, listings, tfds_sets
+from mlnt_tf.data.images import ArrayImages
+from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw
 
-TEST_SALT, HOLD_OUT_SALT, SUBSET_SALT = 0x74657374, 0x686F6C64, 0x737562
 DIGITS_TEST_EXAMPLES = 300
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Examples: `ids` int64 [n]; `labels` int32 [n], the true ones; `images` uint8 [n, height, width, channels];
-    `records` str [n], each leading to a file or record."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    images: np.ndarray
-    records: np.ndarray
-
-    def __len__(self):
-        return len(self.ids)
-
-    def take(self, rows):
-        """The split of these rows."""
-        return Split(self.ids[rows], self.labels[rows], self.images[rows], self.records[rows])
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A data set before anything is held out or corrupted."""
-
-    class_names: tuple
-    train: Split
-    test: Split
 
 
 def load_source(config):
@@ -44,7 +16,12 @@ def load_source(config):
     Raises:
       UserError: --data_dir lacks the data.
     """
-    return {"digits": load_digits, "cifar10": load_cifar10}[config.dataset](config)
+    loaders = {"digits": load_digits, "folder": listings.load_folder, "csv": listings.load_csv,
+               "clothing1m": clothing1m.load_clothing1m, "cifar10": tfds_sets.load_cifar10,
+               "cifar10_n": tfds_sets.load_cifar10_n}
+    if config.dataset in loaders:
+        return loaders[config.dataset](config)
+    return tfds_sets.load_named(config) if config.dataset.startswith("tfds:") else load_function(config)
 
 
 def load_digits(config):
@@ -52,74 +29,19 @@ def load_digits(config):
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
-    ids = np.arange(len(digits.target))
-    everything = Split(ids=ids, labels=digits.target.astype(np.int32),
-                       images=np.round(digits.images * 255 / 16).astype(np.uint8)[..., None],
+    ids, labels = np.arange(len(digits.target)), digits.target.astype(np.int32)
+    everything = Split(ids=ids, labels=labels, true_labels=labels,
+                       images=ArrayImages(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None],
+                                          size=config.resized),
                        records=np.array([f"digits[{i}]" for i in ids]))
     rest, test = draw(everything, DIGITS_TEST_EXAMPLES, seed=0, salt=TEST_SALT)
     return Source(tuple(str(name) for name in digits.target_names), rest, test)
 
 
-def load_cifar10(config):
-    """CIFAR-10 through TFDS, in the order of its records."""
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder("cifar10", data_dir=config.data_dir or None)
-        if not builder.data_path.exists() and config.download:
-            builder.download_and_prepare()
-    except Exception as error:
-        raise UserError(f"--dataset=cifar10 cannot be prepared under --data_dir={config.data_dir!r}: "
-                        f"{first_line(error)}; point --data_dir at a TFDS directory that holds it.") from error
-    if not builder.data_path.exists():
-        raise UserError(f"--data_dir={config.data_dir or builder.data_dir.parent.parent!s} lacks CIFAR-10: looked for "
-                        f"{builder.data_path}; point --data_dir at a TFDS directory that holds it, or add --download.")
-    try:
-        train, test = (read_tfds(builder, split) for split in ("train", "test"))
-    except Exception as error:
-        raise UserError(f"--data_dir={config.data_dir}: {builder.data_path} cannot be read ({first_line(error)}); "
-                        "remove it and add --download.") from error
-    return Source(tuple(builder.info.features["label"].names), train, test)
-
-
-def read_tfds(builder, split):
-    """One split of a TFDS builder as a Split, files in order."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=tfds.ReadConfig(add_tfds_id=True))
-    batches = list(dataset.batch(1024, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
-    images, labels, records = (np.concatenate([batch[key] for batch in batches])
-                               for key in ("image", "label", "tfds_id"))
-    return Split(np.arange(len(labels)), labels.astype(np.int32), images, records.astype(str))
-
-
-def first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def hold_out(split, *, fraction, seed):
-    """The same share of each class, drawn by (seed, id): (the rest, the held out)."""
-    return draw(split, max(round(fraction * len(split)), 1), seed=seed, salt=HOLD_OUT_SALT)
-
-
-def subset(split, count, *, seed):
-    """`count` examples in the classes' proportions, drawn by (seed, id); 0 means all.
-
-    Raises:
-      UserError: more than there are.
-    """
-    if count > len(split):
-        raise UserError(f"--train_examples={count} is above the {len(split)} there are: lower it, or 0 for all.")
-    return draw(split, count, seed=seed, salt=SUBSET_SALT)[1] if count else split
-
-
-def draw(split, count, *, seed, salt):
-    """`count` examples in the classes' proportions (largest remainder): (the others, the drawn), in order."""
-    classes, sizes = np.unique(split.labels, return_counts=True)
-    draws = uniform(split.ids, seed=seed, salt=salt)
-    drawn = np.zeros(len(split), bool)
-    for label, share in zip(classes, apportion(sizes / len(split), count)):
-        members = np.flatnonzero(split.labels == label)
-        drawn[members[np.argsort(draws[members], kind="stable")[:share]]] = True
-    return split.take(np.flatnonzero(~drawn)), split.take(np.flatnonzero(drawn))
+def load_function(config):
+    """--dataset=package.module:function, which takes the Config, by the name `config`, and returns a Source."""
+    source = call_function("dataset", config.dataset, config=config)
+    if not isinstance(source, Source):
+        raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}: it must return a "
+                        "mlnt_tf.data.splits.Source.")
+    return source

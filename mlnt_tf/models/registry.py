@@ -4,8 +4,8 @@ import functools
 
 import keras
 
-from mlnt_tf.config import UserError
-from mlnt_tf.models import resnet
+from mlnt_tf.config import UserError, call_function
+from mlnt_tf.models import applications, resnet
 
 BUILDERS = {"cnn": resnet.cnn,
             **{f"preact_resnet{depth}": functools.partial(resnet.preact_resnet, depth) for depth in (8, 14, 20, 32)}}
@@ -13,26 +13,51 @@ BUILDERS = {"cnn": resnet.cnn,
 LAST_STAGE_FOLLOWS = ("stage2", "conv4_block6_out")  # in the networks here; in Keras's ResNet50
 
 
-def build_network(name, *, width, input_shape, num_classes, seed):
+def build_network(name, *, width, input_shape, num_classes, seed, pretrained_weights="none"):
     """The network `name` at the initial weights of `seed`; sets Keras's global seed on the way.
 
     Args:
-      name: one of BUILDERS.
+      name: one of BUILDERS, "resnet50" or "keras:NAME" (see `applications.build`), or "package.module:function", which
+        is called with width, input_shape and num_classes and gives a Keras network.
       width: channels of the first stage.
       input_shape: (height, width, channels).
       num_classes: of the logits.
       seed: the same seed gives the same weights.
+      pretrained_weights: of Keras Applications.
 
     Returns:
       a Keras model, float images [batch, height, width, channels] to float32 logits [batch, classes].
 
     Raises:
-      UserError: no such network.
+      UserError: no such network, or one that gives no logits.
     """
-    if name not in BUILDERS:
-        raise UserError(f"--model={name} is not known: choose one of {', '.join(BUILDERS)}.")
     keras.utils.set_random_seed(seed)
-    return BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
+    if applications.is_application(name):
+        return applications.build(name, input_shape=input_shape, num_classes=num_classes,
+                                  pretrained_weights=pretrained_weights)
+    if pretrained_weights != "none":
+        raise UserError(f"--pretrained_weights={pretrained_weights} goes with --model=resnet50 or keras:NAME alone, not "
+                        f"with --model={name}: take none.")
+    if name in BUILDERS:
+        return BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
+    if ":" not in name:
+        raise UserError(f"--model={name} is not known: choose one of {', '.join(BUILDERS)}.")
+    network = call_function("model", name, width=width, input_shape=input_shape, num_classes=num_classes)
+    shape = getattr(network, "output_shape", None)
+    if not isinstance(network, keras.Model) or shape != (None, num_classes):
+        raise UserError(f"--model={name} returned {type(network).__name__} of output shape {shape}: it must return a "
+                        f"built Keras network that gives {num_classes} logits.")
+    try:
+        feature_extractor(network)
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))  # as a stage's end will
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--model={name}: {' '.join(str(error).split())[:300]}") from error
+    return network
+
+
+def normalization(name):
+    """The function of images in 0 to 255 that a network's own weights were trained with, or None."""
+    return applications.normalization(name) if applications.is_application(name) else None
 
 
 def feature_extractor(network, features="penultimate"):

@@ -1,0 +1,78 @@
+"""Every image file decoded once before training: which are bad, how large they are, which have the same content."""
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from mlnt_tf.config import UserError
+from mlnt_tf.data.decode import decode
+from mlnt_tf.data.images import digest
+from mlnt_tf.data.memory import remembered
+
+TOLD_EVERY = 15.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """Of n files: `good` bool [n]; `sizes` int32 [n, 2], height and width, 0 if bad; `digests` int64 [n], of the content."""
+
+    good: np.ndarray
+    sizes: np.ndarray
+    digests: np.ndarray
+
+    def bad_images(self, images):
+        """[(path relative to the root, reason)] of the files that do not decode."""
+        return [(images.paths[row].decode("utf-8", "backslashreplace"), reason(images.path(row)))
+                for row in np.flatnonzero(~self.good)]
+
+
+def inspect(images):
+    """Decodes all of a `FileImages` on all cores, or remembers having done so (see `memory.py`)."""
+    paths = [images.path(row) for row in range(len(images))]
+    return Inspection(**remembered("images", paths, lambda: look_at_all(images)))
+
+
+def look_at_all(images):
+    began = told = time.monotonic()
+    good, sizes, digests = (np.zeros([len(images), *more], kind)
+                            for more, kind in (((), bool), ((2,), np.int32), ((), np.int64)))
+
+    def look(position):
+        encoded = images.encoded(position)
+        return position, tf.shape(decode(encoded))[:2], digest(encoded)
+
+    looked = tf.data.Dataset.range(len(images)).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
+    for rows, *found in looked.ignore_errors().batch(256).as_numpy_iterator():  # what is missing is bad
+        good[rows], (sizes[rows], digests[rows]) = True, found
+        if time.monotonic() - told > TOLD_EVERY:
+            told = time.monotonic()
+            logging.info("checked %d of %d images, %.0f a second", good.sum(), len(images), good.sum() / (told - began))
+    return {"good": good, "sizes": sizes, "digests": digests}
+
+
+def reason(path):
+    """Why a file does not decode, in a few words."""
+    try:
+        if not os.path.getsize(path):
+            return "empty file"
+        decode(tf.io.read_file(path))
+    except OSError as error:
+        return error.strerror
+    except tf.errors.OpError as error:
+        text = error.message.partition("}} ")[2] or error.message
+        return " ".join(text.partition(" [Op:")[0].split())
+    return "decodes now"
+
+
+def check_bad_images(bad, count, allowed, *, lists="python -m mlnt_tf.check lists all"):
+    """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of fewer."""
+    told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3]) + ("; …" if bad[3:] else "")
+    if len(bad) > allowed * count:
+        raise UserError(f"{len(bad)} of {count} images do not decode ({told}): mend or remove them ({lists}), or raise "
+                        f"--max_bad_images={allowed:g}, the share that may be left out.")
+    if bad:
+        logging.warning("%d of %d images do not decode and are left out: %s", len(bad), count, told)

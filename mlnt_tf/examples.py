@@ -1,0 +1,115 @@
+"""What a run trains, validates and tests on, from --dataset to the network's input."""
+
+import dataclasses
+
+import numpy as np
+from absl import logging
+
+from mlnt_tf.config import UserError
+from mlnt_tf.data import noise, pipeline, preprocess as preprocessing, sources, splits
+from mlnt_tf.meta import neighbors as neighboring
+from mlnt_tf.models import registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """What a run trains, validates and tests on: splits whose labels are those it uses, the true ones beside them."""
+
+    train: splits.Split
+    validation: splits.Split
+    test: splits.Split
+    class_names: tuple
+    bad_images: tuple  # (record, reason)
+    preprocess: preprocessing.Preprocess
+    steps_per_epoch: int
+
+    @property
+    def realized_rate(self):
+        """Share of wrong labels in training, None where no true label is known."""
+        return noise.realized_rate(self.train.true_labels, self.train.labels)
+
+    def new_network(self, config):
+        """The network at its initial weights, the same each time."""
+        return registry.build_network(
+            config.model, width=config.width, input_shape=self.preprocess.shape, num_classes=len(self.class_names),
+            seed=config.seed, pretrained_weights=config.pretrained_weights)
+
+    def batches(self, split, config):
+        """Un-augmented images in order, with the labels of the split."""
+        return pipeline.evaluation_batches(split, self.preprocess, batch_size=config.batch_size)
+
+
+def load_examples(config):
+    """What --dataset names, made ready; see `examples_of`.
+
+    Raises:
+      UserError: the data are not there, or too few for the batch or the neighbours.
+    """
+    return examples_of(sources.load_source(config), config)
+
+
+def examples_of(source, config):
+    """Corrupts, holds out, cuts to size; tells the realised rate, and warns of classes without training examples."""
+    matrix = noise.transition_matrix(
+        config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
+        symmetric_includes_true=config.symmetric_includes_true) if noise.is_ours(config.noise) else None
+    if config.neighbor_backend == "scann":
+        neighboring.usable_scann("scann")  # told now, not after the first training
+    train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay
+    if validation is None:
+        train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
+    else:
+        validation = corrupted(validation, matrix, config, first=source.train.ids[-1] + 1)
+    train = splits.subset(train, config.train_examples, seed=config.seed)
+    if config.batch_size > len(train):
+        raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
+    if config.num_neighbors >= len(train):
+        raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
+                        "lower it.")
+    steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
+    if steps_per_epoch % config.steps_per_execution:
+        raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
+                        "of an epoch: change it or --steps_per_epoch.")
+    examples = Examples(
+        train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
+        test=source.test.with_true_labels(), class_names=source.class_names,
+        bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch)
+    if ":" in config.model or config.pretrained_weights != "none":
+        examples.new_network(config)  # what is wrong with it is told now
+    counts = np.bincount(train.labels, minlength=len(source.class_names))
+    if not counts.all():
+        logging.warning("no training example has the class %s", ", ".join(
+            name for name, count in zip(source.class_names, counts) if not count))
+    rate = examples.realized_rate
+    logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
+                 "%d test", config.dataset, len(train), "an unknown share" if rate is None else f"{100 * rate:.1f} %",
+                 config.noise, len(validation), config.validation_labels, len(source.test))
+    return examples
+
+
+def preprocess_for(config, images):
+    """What the network sees of the images: its own normalization if it has one, else the mean of the training images
+    subtracted, pixel by pixel or, where crops shift them, by channel."""
+    stored = images.shape
+    if config.crop_size > min(stored[:2]):
+        raise UserError(f"--crop_size={config.crop_size} is above the images' {stored[0]} x {stored[1]}: lower it, or "
+                        "enlarge them by --image_size.")
+    shape = (config.crop_size, config.crop_size, stored[2]) if config.crop_size else stored
+    normalize = registry.normalization(config.model)
+    if normalize is None:
+        mean = images.mean_image()
+        normalize = preprocessing.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
+    return preprocessing.Preprocess(stored, shape, normalize)
+
+
+def corrupted(split, matrix, config, *, first=0):
+    """The split with our noise drawn on top of its labels, which are the true ones where no others are known.
+
+    Args:
+      matrix: p(given | true), or None for the labels as they are.
+      first: where the draws of this split begin.
+    """
+    if matrix is None:
+        return split
+    given = noise.corrupt(split.labels, first + split.ids, matrix, seed=config.seed, sampling=config.noise_sampling)
+    return dataclasses.replace(split, labels=given, true_labels=split.with_true_labels().labels)

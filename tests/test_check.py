@@ -1,0 +1,49 @@
+"""The report before a training."""
+
+import pytest
+
+from mlnt_tf import check
+from pictures import encode, picture, tree
+
+TWIN = encode(picture(seed=100))
+
+
+@pytest.fixture
+def pets(tmp_path):
+    files = {f"{split}/{kind}/{number}.png": None for split, count in (("train", 8), ("test", 3))
+             for kind in ("cat", "dog") for number in range(count)}
+    return tree(tmp_path, files | {"test/cat/twin.png": TWIN, "train/cat/twin.png": TWIN, "train/dog/twin.png": TWIN,
+                                   "test/newt/0.png": None, "train/cat/empty.jpg": b""})
+
+
+def run(root, *arguments):
+    return check.main(["check", "--dataset=folder", "--noise=none", f"--data_dir={root}", "--model=cnn", "--width=2",
+                       "--batch_size=4", "--num_neighbors=2", "--epochs=3", "--num_synthetic=2", "--precision=float32",
+                       *arguments])
+
+
+def test_everything_is_told(pets, capsys):
+    assert run(pets, "--max_bad_images=0.1") == 0
+    told = capsys.readouterr().out
+    for line in ("folder: 3 classes; train 18, test 8 (of train, 0.1 are held out for validation)",
+                 "images: 10 x 12 x 3", "train lacks 1 of the classes: newt",
+                 "does not decode: train/cat/empty.jpg: empty file", "duplicates: 1 of test are in train too",
+                 "duplicates: 1 groups of equal images in train have different labels",
+                 "train/cat/twin.png = train/dog/twin.png", "tensorflow 2.20", "memory for data: pixels kept decoded",
+                 "cross entropy: 12 steps of 4", "mlnt: 36 steps of 4", "in all 48 steps, about"):
+        assert line in told
+    counts = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith("  ") and "/" not in line}
+    assert (counts["cat"], counts["dog"], counts["newt"]) == (["9", "4"], ["9", "3"], ["0", "1"])
+
+
+def test_too_many_bad_images_end_it_after_all_are_listed(pets, capsys):
+    (pets / "train/dog/page.jpg").write_bytes(b"<html>")
+    assert run(pets) == 2
+    out, err = capsys.readouterr()
+    assert out.count("does not decode: ") == 2
+    assert "2 of 28 images do not decode" in err and err.count("\n") == 1
+
+
+def test_a_mistake_costs_one_line(tmp_path, capsys):
+    assert run(tmp_path / "nowhere") == 2
+    assert capsys.readouterr().err.count("\n") == 1

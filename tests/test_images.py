@@ -1,0 +1,131 @@
+"""Arrays, files and shards give the same images through one interface."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlnt_tf.data import images, pipeline, preprocess
+from mlnt_tf.data.splits import Split
+from pictures import encode, picture
+
+COUNT, SIZE = 40, (10, 12)
+ENCODED = [encode(picture(SIZE[::-1], seed)) for seed in range(COUNT)]
+PIXELS = np.stack([np.asarray(picture(SIZE[::-1], seed)) for seed in range(COUNT)])
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    for row, encoded in enumerate(ENCODED):
+        (root / f"{row}.png").write_bytes(encoded)
+    shards, lengths = [], [15, 15, 10]
+    for shard, length in enumerate(lengths):
+        shards.append(str(root / f"shard{shard}"))
+        with tf.io.TFRecordWriter(shards[-1]) as writer:
+            for encoded in ENCODED[sum(lengths[:shard]):][:length]:
+                writer.write(encoded)
+    return {"arrays": images.ArrayImages(PIXELS),
+            "files": images.FileImages([f"{row}.png".encode() for row in range(COUNT)], root=str(root), size=SIZE),
+            "shards": images.RecordImages(shards, lengths, tf.identity, size=SIZE)}
+
+
+@pytest.fixture(params=["arrays", "files", "shards"])
+def kind(request, kinds):
+    return kinds[request.param]
+
+
+def split_of(kind):
+    return Split(np.arange(len(kind)), np.arange(len(kind), dtype=np.int32), kind, np.arange(len(kind)).astype(str))
+
+
+def batches(kind, **kwargs):
+    shape = (*SIZE, 3)
+    plain = preprocess.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    settings = dict(batch_size=8, steps_per_epoch=5, epochs=2, seed=0, augmented=False)
+    return list(pipeline.training_batches(split_of(kind), plain, **{**settings, **kwargs}).as_numpy_iterator())
+
+
+def ids(some):
+    return np.concatenate([batch["id"] for batch in some])
+
+
+def test_a_pass_sees_every_image_once_with_its_own_pixels(kind):
+    epoch = batches(kind, epochs=1)
+    assert sorted(ids(epoch)) == list(range(COUNT)) and list(ids(epoch)) != list(range(COUNT))
+    for batch in epoch:
+        np.testing.assert_array_equal(batch["image"], PIXELS[batch["id"]])
+        np.testing.assert_array_equal(batch["label"], batch["id"])
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_an_epoch_is_a_pure_function_of_seed_and_number(kind, augmented):
+    whole, late = batches(kind, augmented=augmented), batches(kind, augmented=augmented, first_epoch=1)
+    for one, other in zip(whole[5:], late, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+    assert len({tuple(order) for order in (ids(whole)[:COUNT], ids(whole)[COUNT:], ids(batches(kind, seed=1))[:COUNT],
+                                           ids(batches(kind, stream=1))[:COUNT])}) == 4
+
+
+def test_the_filter_is_applied_to_every_kind(kind):
+    probability = np.where(np.arange(COUNT) % 4 == 0, .9, .1).astype(np.float32)
+    assert set(ids(batches(kind, probability=probability, threshold=.5))) == set(range(0, COUNT, 4))
+
+
+def test_taken_rows_keep_their_pixels(kind):
+    rows = np.array([3, 4, 17, 18, 39])
+    part = kind.take(rows)
+    assert len(part) == 5
+    np.testing.assert_array_equal(images.in_memory(part).array, PIXELS[rows])
+    epoch = batches(part, epochs=1, batch_size=5, steps_per_epoch=1)[0]
+    np.testing.assert_array_equal(epoch["image"], PIXELS[rows][epoch["id"]])
+
+
+def test_evaluation_is_in_order(kind):
+    shape = (*SIZE, 3)
+    plain = preprocess.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    dataset = pipeline.evaluation_batches(split_of(kind), plain, batch_size=16)
+    assert int(dataset.cardinality()) == 3
+    np.testing.assert_array_equal(np.concatenate([batch["image"] for batch in dataset]), PIXELS)
+
+
+def test_mean_and_digests(kind):
+    np.testing.assert_allclose(kind.mean_image(), PIXELS.mean(axis=0) / 255, atol=1e-6)
+    assert len(set(kind.digests().tolist())) == COUNT
+
+
+def test_many_images_stay_encoded(kinds, monkeypatch):
+    monkeypatch.setattr(images, "IN_MEMORY_BELOW", 100)
+    assert images.in_memory(kinds["files"]) is kinds["files"]
+
+
+def test_shards_are_read_in_an_order_of_the_key_alone(kinds, monkeypatch):
+    monkeypatch.setattr(images, "SHUFFLED_TOGETHER", 8)
+    key = tf.constant([1, 2])
+    one, again = ([int(position) for position, _ in kinds["shards"].one_pass(key)] for _ in range(2))
+    assert one == again and sorted(one) == list(range(COUNT))
+
+
+def test_arrays_are_resized_if_asked(kinds):
+    small = images.ArrayImages(PIXELS, size=(5, 6))
+    assert small.shape == (5, 6, 3) and small.mean_image().shape == (5, 6, 3)
+    assert batches(small.take(np.arange(8)), epochs=1, steps_per_epoch=1)[0]["image"].shape == (8, 5, 6, 3)
+
+
+def test_a_crop_is_of_the_middle_or_with_augmentation_anywhere():
+    stored, shape = (10, 12, 3), (6, 8, 3)
+    plain = preprocess.Preprocess(stored, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    np.testing.assert_array_equal(plain(PIXELS[:2]), PIXELS[:2, 2:8, 2:10])
+    possible = {np.ascontiguousarray(view).tobytes() for top in range(5) for left in range(5)
+                for crop in [PIXELS[0, top:top + 6, left:left + 8].astype(np.float32)] for view in (crop, crop[:, ::-1])}
+    seen = {plain.augmented(tf.constant(PIXELS[0]), [0, draw]).numpy().tobytes() for draw in range(40)}
+    assert seen <= possible and len(seen) > 20
+
+
+def test_names_with_spaces_and_other_letters(tmp_path):
+    name = "ein Foto für Zoë, 写真.png"
+    (tmp_path / name).write_bytes(ENCODED[0])
+    some = images.FileImages([os.fsencode(name)], root=str(tmp_path), size=SIZE)
+    np.testing.assert_array_equal(images.in_memory(some).array[0], PIXELS[0])
