@@ -9,7 +9,8 @@ LAYERS = [("mlnt_tf.config",), ("mlnt_tf.losses", "mlnt_tf.schedules", "mlnt_tf.
            "mlnt_tf.report"),
           ("mlnt_tf.methods", "mlnt_tf.teacher", "mlnt_tf.mentor", "mlnt_tf.export", "mlnt_tf.callbacks",
            "mlnt_tf.examples", "mlnt_tf.checkpoints"),
-          ("mlnt_tf.stage",), ("mlnt_tf.iterate",), ("mlnt_tf.train", "mlnt_tf.benchmark"), ("mlnt_tf.check", "mlnt_tf.prepare")]
+          ("mlnt_tf.stage",), ("mlnt_tf.iterate",), ("mlnt_tf.train",),
+          ("mlnt_tf.check", "mlnt_tf.prepare", "mlnt_tf.benchmark")]
 
 
 def place(module):
