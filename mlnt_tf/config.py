@@ -119,6 +119,8 @@ class Config:
     # Teacher and mentor
     ema_decay_start: float = setting(0.99, "gamma during the ramp.", minimum=0, below=1)
     ema_decay: float = setting(0.99, "gamma after the ramp.", minimum=0, below=1)
+    ema_ramp: str = setting("each", "gamma has its ramp in each iteration, or in the first alone (paper, Clothing1M).",
+                            choices=("each", "first"))
     teacher_statistics: str = setting("own", "Batch-norm statistics of the teacher: of its own forward pass, or "
                                       "averaged like its weights.", choices=("own", "averaged"))
     tau: float = setting(0.3, "A sample is kept if the mentor gives its label a probability above this.",

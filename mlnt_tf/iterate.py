@@ -67,7 +67,8 @@ def train_cross_entropy(stage):
         model.compile(learning_rate=stage.learning_rate(epochs), momentum=config.momentum,
                       weight_decay=config.weight_decay, jit_compile=stage.jit_compile,
                       steps_per_execution=config.steps_per_execution)
-    return stage.finish(stage.fit(model, stage.batches(epochs), epochs))
+    ramp_epochs = config.ramp_epochs * epochs / config.epochs  # the same share of them
+    return stage.finish(stage.fit(model, stage.batches(epochs), epochs, ramp_epochs=ramp_epochs))
 
 
 def train_iteration(stage, iteration, mentor):
@@ -105,7 +106,8 @@ def train_iteration(stage, iteration, mentor):
             learning_rate=stage.learning_rate(config.epochs), meta_rate=meta_rate(stage, iteration),
             momentum=config.momentum, weight_decay=config.weight_decay, meta_momentum=config.meta_momentum,
             jit_compile=stage.jit_compile, steps_per_execution=config.steps_per_execution)
-    result.update(stage.fit(model, batches, config.epochs))
+    ramps = iteration == 1 or config.ema_ramp == "each"
+    result.update(stage.fit(model, batches, config.epochs, ramp_epochs=config.ramp_epochs if ramps else 0))
     student, teacher = (result[role]["best_validation"] for role in ROLES)
     result["mentor"] = "student" if student > teacher else "teacher"
     result["seconds"] = stage.seconds()

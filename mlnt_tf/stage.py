@@ -71,17 +71,17 @@ class Stage:
             self.config.learning_rate,
             decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
 
-    def fit(self, model, batches, epochs):
+    def fit(self, model, batches, epochs, *, ramp_epochs):
         """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles.
 
-        Goes on from the newest checkpoint: `batches` begin where it stands.
+        Goes on from the newest checkpoint: `batches` begin where it stands. gamma ramps over `ramp_epochs`.
         """
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
         validation = self.devices.parts(
             examples.batches(examples.validation, config, multiple=self.devices.replicas))
         teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
-                             ramp_steps=round(config.ramp_epochs / config.epochs * epochs * steps))
+                             ramp_steps=round(ramp_epochs * steps))
         position = self.position
         saving = checkpoints.Checkpoints(self.checkpoints, position, self.arrays, every=config.checkpoint_every,
                                          clock=self.seconds, devices=self.devices)
