@@ -5,6 +5,7 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 from absl import logging
 
 from mlnt_tf import files
@@ -80,7 +81,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         found = {name: logs[name] for name in ("loss", "consistency") if not math.isfinite(logs.get(name, 0.0))}
         if found:
             losses = ", ".join(f"{name}={float(value)}" for name, value in found.items())
-            raise NonFiniteLoss(f"{losses} at step {self.model.nonfinite_step.numpy()}")
+            raise NonFiniteLoss(f"{losses} at step {np.asarray(self.model.nonfinite_step)}")
 
 
 class Progress(keras.callbacks.Callback):

@@ -32,11 +32,15 @@ def main(argv=None):
     except UserError as error:
         print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("mlnt_tf: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
 def report(config, jit_compile):
     """Prints the report; what would stop a training raises UserError, after all that can be told without it."""
+    from mlnt_tf import iterate
     from mlnt_tf.data import inspection, sources
     from mlnt_tf.examples import examples_of
 
@@ -54,6 +58,7 @@ def report(config, jit_compile):
     inspection.check_bad_images(source.bad_images, sum(map(len, splits.values())) + len(source.bad_images),
                                 config.max_bad_images, lists="all are listed above")
     examples = examples_of(source, config)
+    iterate.check_network(config, examples)
     print_machine(examples, config)
     print_time(examples, config, jit_compile)
 
@@ -149,7 +154,9 @@ def print_time(examples, config, jit_compile):
     """Steps of the whole run and, from a few real steps of each kind, how long they take."""
     steps = {"cross entropy": config.baseline_epochs * examples.steps_per_epoch}
     if config.method == "mlnt":
-        steps["mlnt"] = config.iterations * config.epochs * examples.steps_per_epoch
+        taken = config.iterations * config.epochs * examples.steps_per_epoch
+        steps["mlnt"] = -(-taken // config.meta_every)  # the others are cross entropy's
+        steps["cross entropy"] += taken - steps["mlnt"]
     seconds = {kind: seconds_of_a_step(kind, examples, config, jit_compile) for kind in steps}
     for kind, count in steps.items():
         print(f"{kind}: {count} steps of {config.batch_size}, {seconds[kind]:.3f} s each (the fastest of {TIMED_STEPS} "
@@ -163,18 +170,15 @@ def seconds_of_a_step(kind, examples, config, jit_compile):
     """Seconds of a real step, input included; the weights are thrown away."""
     import keras
 
+    from mlnt_tf import iterate
     from mlnt_tf.data import pipeline
     from mlnt_tf.methods.cross_entropy import CrossEntropy
-    from mlnt_tf.methods.mlnt import MLNT
 
     rates = dict(learning_rate=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
                  jit_compile=jit_compile)
     network = examples.new_network(config)
     if kind == "mlnt":
-        model = MLNT(network, num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
-                     inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
-                     meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
-                     update_mode=config.update_mode)
+        model = iterate.new_mlnt(dataclasses.replace(config, meta_every=1), network)
         model.compile(meta_rate=config.meta_rate, **rates)
     else:
         model = CrossEntropy(network)

@@ -35,6 +35,10 @@ DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
 CIFAR10_N_LABELS = {"aggre": 0.0903, "worse": 0.4021, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764}
 
 
+# Flags that change nothing of a run's result.
+WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices", "logical_devices")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The settings of one run, under the names of the flags; the defaults are those of configs/digits.flags.

@@ -63,7 +63,7 @@ def examples_of(source, config):
     train = splits.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
         raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
-    if config.num_neighbors >= len(train):
+    if config.method == "mlnt" and config.num_synthetic and config.num_neighbors >= len(train):
         raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
                         "lower it.")
     steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
@@ -74,17 +74,23 @@ def examples_of(source, config):
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
         bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch)
-    if ":" in config.model or config.pretrained_weights != "none":
-        examples.new_network(config)  # what is wrong with it is told now
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if not counts.all():
         logging.warning("no training example has the class %s", ", ".join(
             name for name, count in zip(source.class_names, counts) if not count))
     rate = examples.realized_rate
     logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
-                 "%d test", config.dataset, len(train), "an unknown share" if rate is None else f"{100 * rate:.1f} %",
-                 config.noise, len(validation), config.validation_labels, len(source.test))
+                 "%d test (%s labels)", config.dataset, len(train),
+                 "an unknown share" if rate is None else f"{100 * rate:.1f} %", config.noise,
+                 len(validation), kind_of_labels(examples.validation), len(source.test), kind_of_labels(examples.test))
     return examples
+
+
+def kind_of_labels(split):
+    """What an accuracy on this split is measured against, in a word."""
+    if (split.true_labels < 0).any():
+        return "given, as true ones are not known"
+    return "clean" if (split.labels == split.true_labels).all() else "noisy"
 
 
 def preprocess_for(config, images):

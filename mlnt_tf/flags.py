@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from mlnt_tf.config import Config, UserError
+from mlnt_tf.config import WITHOUT_EFFECT, Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 WEIGHTS_WITHOUT_FILE = ("none", "imagenet")

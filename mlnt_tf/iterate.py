@@ -7,10 +7,12 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf import export, files, mentor as mentoring, schedules
+from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.methods.mlnt import MLNT
+from mlnt_tf.models.registry import feature_extractor
 from mlnt_tf.stage import ROLES, Stage
 
 
@@ -25,7 +27,8 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
         files.write_csv(output_dir / "bad_images.csv", ("record", "reason"), examples.bad_images)
     stage = Stage("cross entropy", output_dir / "cross_entropy", config, examples, jit_compile, devices)
     baseline = stage.results() or train_cross_entropy(stage)
-    iterations, best = [], (stage, "student", baseline["student"]["best_validation"])
+    role = "teacher" if baseline["teacher"]["best_validation"] > baseline["student"]["best_validation"] else "student"
+    iterations, best = [], (stage, role, baseline[role]["best_validation"])
     mentor = stage.network("student")  # before the first iteration it gives the features alone
     for iteration in range(1, config.iterations + 1) if config.method == "mlnt" else ():
         stage = Stage(f"iteration {iteration}", output_dir / f"iteration_{iteration}", config, examples, jit_compile,
@@ -95,13 +98,8 @@ def train_iteration(stage, iteration, mentor):
             config.epochs, probability=probability, threshold=config.tau, stream=1))
     steps = config.epochs * examples.steps_per_epoch
     with stage.devices.scope():
-        model = MLNT(
-            stage.new_network(), num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
-            inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
-            meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
-            inner_reduce=config.inner_reduce, update_mode=config.update_mode,
-            mentor=None if iteration == 1 else mentor, teacher_weight=schedules.Ramp(config.lambda_max, steps),
-            seed=config.seed)
+        model = new_mlnt(config, stage.new_network(), mentor=None if iteration == 1 else mentor,
+                         teacher_weight=schedules.Ramp(config.lambda_max, steps))
         model.compile(
             learning_rate=stage.learning_rate(config.epochs), meta_rate=meta_rate(stage, iteration),
             momentum=config.momentum, weight_decay=config.weight_decay, meta_momentum=config.meta_momentum,
@@ -112,6 +110,30 @@ def train_iteration(stage, iteration, mentor):
     result["mentor"] = "student" if student > teacher else "teacher"
     result["seconds"] = stage.seconds()
     return stage.finish(result)
+
+
+def new_mlnt(config, network, **kwargs):
+    """The MLNT model that the flags ask for; `kwargs` as of `MLNT`."""
+    return MLNT(network, num_synthetic=config.num_synthetic, transfer_ratio=config.transfer_ratio,
+                inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
+                meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism,
+                inner_reduce=config.inner_reduce, update_mode=config.update_mode, seed=config.seed, **kwargs)
+
+
+def check_network(config, examples):
+    """Builds network and model once, so that what is wrong with them is told before any training.
+
+    Raises:
+      UserError: the network cannot be built, or not be trained as the flags ask.
+    """
+    network = examples.new_network(config)
+    try:
+        feature_extractor(network, config.neighbor_features)
+        if config.method == "mlnt":
+            new_mlnt(config, network)
+    except ValueError as error:
+        raise UserError(f"--model={config.model} with --fast_weights={config.fast_weights} and --meta_order="
+                        f"{config.meta_order}: {error}; change one of them.") from error
 
 
 def meta_rate(stage, iteration):

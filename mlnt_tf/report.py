@@ -5,7 +5,7 @@ import pathlib
 import statistics
 import sys
 
-from mlnt_tf.config import UserError
+from mlnt_tf.config import WITHOUT_EFFECT, UserError
 
 COLUMNS = ("", "best validation", "last validation", "test at best", "test at last", "kept", "clean among kept",
            "kept of clean", "seconds")
@@ -36,7 +36,7 @@ def format_table(results):
     wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
-            f"{_align(lines)}\n\nexported: {results['exported']} (best by validation), test accuracy "
+            f"{_align(lines)}\n\nexported: {results['exported']} (chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
             "training labels" + ("" if filtered["filter_precision"] is None
                                   else f", {_percent(filtered['filter_precision'])} % of them right"))
@@ -53,6 +53,13 @@ def summarize(runs):
     if len(kinds) > 1:
         raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
                         + "; name runs of one data set, noise, method, size and number of iterations.")
+    settings = [run.get("flags", frozenset()) for run in runs]
+    if len(set(settings)) > 1:
+        raise UserError("the runs differ in more than their seed: "
+                        + ", ".join(sorted(frozenset.union(*settings) - frozenset.intersection(*settings)))
+                        + "; name runs of the same flags.")
+    if len({run["seed"] for run in runs}) < len(runs):
+        raise UserError(f"the seeds {', '.join(str(run['seed']) for run in runs)} repeat: name each run once.")
     lines = [COLUMNS]
     for rows in zip(*(rows_of(run) for run in runs)):
         column = {key: [row.get(key) for _, row in rows] for key in
@@ -97,6 +104,10 @@ def read(path):
     path = path / "results.json" if path.is_dir() else path
     try:
         results = json.loads(path.read_text())
+        flagfile = path.with_name("flags.txt")
+        if flagfile.exists():
+            results["flags"] = frozenset(line for line in flagfile.read_text().splitlines()
+                                         if line.partition("=")[0].removeprefix("--") not in (*WITHOUT_EFFECT, "seed"))
         rows_of(results)
         return results
     except OSError as error:

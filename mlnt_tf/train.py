@@ -106,6 +106,8 @@ def train(config, output_dir):
         logging.set_verbosity(logging.WARNING)  # the chief tells
     jit_compile = runtime.prepare(config, replicas=devices.replicas)
     loaded = examples.load_examples(config)
+    with devices.scope():
+        iterate.check_network(config, loaded)
     with contextlib.ExitStack() as held:
         try:
             if devices.is_chief:

@@ -33,20 +33,25 @@ CASES = {  # arguments of MLNT, and of what is around it
 }
 
 
+def is_first(context):
+    return tf.get_static_value(context.replica_id_in_sync_group) in (0, None)
+
+
 @contextlib.contextmanager
 def counted(bytes_of_a_step):
-    """Notes the bytes that each replica all-reduces in a step while it is traced; no all-reduce stands in a loop."""
+    """Notes the bytes that each replica all-reduces in a step while it is traced, but for batch statistics, whose size is not
+    known then; no all-reduce stands in a loop."""
     context = tf.distribute.ReplicaContext
     all_reduce, step = context.all_reduce, mlnt_tf.MLNT.train_step
 
     def counting_all_reduce(self, op, value, *args, **kwargs):
-        if not self.replica_id_in_sync_group:
-            bytes_of_a_step[-1] += sum(tensor.dtype.size * tensor.shape.num_elements()
+        if is_first(self):
+            bytes_of_a_step[-1] += sum(tensor.dtype.size * (tensor.shape.num_elements() or 0)
                                        for tensor in tf.nest.flatten(value))
         return all_reduce(self, op, value, *args, **kwargs)
 
     def counting_step(self, batch):
-        if not tf.distribute.get_replica_context().replica_id_in_sync_group:
+        if is_first(tf.distribute.get_replica_context()):
             bytes_of_a_step.append(0)
         return step(self, batch)
 

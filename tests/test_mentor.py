@@ -80,7 +80,7 @@ def test_the_best_network_is_kept_not_the_last(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_step():
-    model = type("Model", (), {"nonfinite_step": 17})()
+    model = type("Model", (), {"nonfinite_step": np.int64(17)})()
     watcher = callbacks.StopOnNonFinite()
     watcher.set_model(model)
     watcher.on_train_batch_end(3, {"loss": 1.0, "consistency": .5})

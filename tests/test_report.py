@@ -61,3 +61,10 @@ def test_a_missing_or_broken_file_is_told_in_one_line(tmp_path, capsys, content)
 
 def test_no_run_at_all(capsys):
     assert report.main(["report"]) == 2
+
+
+def test_runs_of_other_flags_or_of_one_seed_are_not_averaged():
+    with pytest.raises(UserError, match="--width=8"):
+        report.summarize([{**RESULTS, "flags": frozenset(["--width=8"])}, {**RESULTS, "seed": 1, "flags": frozenset()}])
+    with pytest.raises(UserError, match="repeat"):
+        report.summarize([RESULTS, RESULTS])

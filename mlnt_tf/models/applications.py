@@ -59,6 +59,9 @@ def build(model, *, input_shape, num_classes, pretrained_weights="none"):
       UserError: weights that cannot be had or do not fit, or images it cannot take.
     """
     function = application_of(model)
+    if input_shape[2] != 3:
+        raise UserError(f"--model={model} takes images of 3 channels, and these have {input_shape[2]}: take another "
+                        "--model.")
     if pretrained_weights not in ("none", "imagenet") and not os.path.isfile(pretrained_weights):
         raise UserError(f"--pretrained_weights={pretrained_weights}: there is no such file; name one, imagenet or none.")
     try:

@@ -101,6 +101,8 @@ def split_network(network, fast_weights):
     cut = last.input
     if fast_weights == "last_stage":
         found = [layer.output for layer in network.layers if layer.name in LAST_STAGE_FOLLOWS]
+        if any(layer.name.startswith("conv4_block7_") for layer in network.layers):
+            found = []  # a deeper ResNet of Keras, whose stage goes on
         if not found:
             raise ValueError("fast_weights='last_stage' needs a layer named "
                              f"{' or '.join(LAST_STAGE_FOLLOWS)}, which the last stage follows. Received: network "
@@ -126,7 +128,7 @@ def _last_layer(network):
     try:
         (output,), last = network.outputs, network.layers[-1]
         gives_logits = output is last.output and last.weights and not isinstance(last, keras.Model)
-        assert last.input is not None
+        _ = last.input  # of several inputs: none
     except (AttributeError, TypeError, ValueError):  # subclassed, not built, or of several outputs
         gives_logits = False
     if not gives_logits or getattr(last, "activation", None) not in (None, keras.activations.linear):
