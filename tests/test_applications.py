@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf import examples
+from mlnt_tf import examples, iterate
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.models import applications, registry
 
@@ -154,9 +154,9 @@ def test_a_function_of_the_users_gives_data_and_network(mine):
     (dict(dataset="mine_for_tests:nothing"), "must return a mlnt_tf.data.splits.Source"),
     (dict(dataset="no_such_module_at_all:data"), "No module named 'no_such_module_at_all'")])
 def test_a_mistake_in_the_users_function_costs_one_line(mine, settings, message):
+    config = Config(**{**dict(dataset="mine_for_tests:data", noise="none", batch_size=4, num_neighbors=2), **settings})
     with pytest.raises(UserError, match=message) as caught:
-        examples.load_examples(Config(**{**dict(dataset="mine_for_tests:data", noise="none", batch_size=4,
-                                                num_neighbors=2), **settings}))
+        iterate.check_network(config, examples.load_examples(config))
     assert "\n" not in str(caught.value)
 
 

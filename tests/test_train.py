@@ -200,10 +200,8 @@ def test_cifar10_runs_on_real_images(cifar10_dir, tmp_path):
     assert results(tmp_path / "run")["dataset"] == "cifar10"
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--model=resnet50", "--image_size=32"], "--model=resnet50"), (["--fast_weights=last_stage"], "--fast_weights=last_stage")])
-def test_a_network_that_does_not_fit_is_told_before_training(tmp_path, capsys, flags, message):
-    assert run(*flags, f"--output_dir={tmp_path / 'run'}") == 2
+def test_a_network_that_does_not_fit_is_told_before_training(tmp_path, capsys):
+    assert run("--model=resnet50", "--image_size=32", f"--output_dir={tmp_path / 'run'}") == 2
     told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1
+    assert "--model=resnet50" in told and told.count("\n") == 1
     assert not (tmp_path / "run").exists()
