@@ -82,6 +82,19 @@ def test_shards_hold_what_the_tree_holds(both, monkeypatch, limit, clean):
         np.testing.assert_array_equal(images.in_memory(one.images).array, images.in_memory(other.images).array[rows])
 
 
+def test_shards_read_by_their_name_alone_leave_nothing_behind_that_misleads(both, tmp_path, monkeypatch):
+    from mlnt_tf.data import memory
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(memory, "KEPT_FROM", 0)
+    plain = sources.load_source(Config(dataset="tfds:clothing1m", noise="none", image_size=10, data_dir=str(both[1])))
+    assert (plain.test.true_labels == -1).all()
+    for _ in range(2):
+        source = load(both[1])
+        assert (source.test.true_labels >= 0).all()
+        assert all(name.endswith(".jpg") for name in source.test.record_names())
+
+
 def test_prepared_shards_are_left_alone(both):
     stamp = max(path.stat().st_mtime_ns for path in both[1].rglob("*"))
     assert prepare.main(["prepare", "clothing1m", f"--source_dir={both[0]}", f"--data_dir={both[1]}"]) == 0

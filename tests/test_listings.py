@@ -233,3 +233,5 @@ def test_a_check_that_took_long_is_kept_for_files_that_stay_the_same(pets, tmp_p
     np.testing.assert_array_equal(first.train.digests, again.train.digests)
     (pets / "cat/0.png").write_bytes(encode(picture(seed=99)))
     assert folder(pets) and len(looks) == 2
+    monkeypatch.setattr(inspection, "DECODER_VERSION", -1)
+    assert folder(pets) and len(looks) == 3

@@ -7,6 +7,7 @@ refused: TensorFlow takes a palette's indices for grey.
 
 import tensorflow as tf
 
+DECODER_VERSION = 1  # to raise where other images decode, or to another size: what was found of them before is void
 HEADER = 1024  # bytes of a JPEG in which EXIF's orientation is looked for
 # Tag 0x0112, type 3 (short), count 1, in either byte order; the value follows, high byte first in the first.
 ORIENTATION_TAGS = {b"\x01\x12\x00\x03\x00\x00\x00\x01": 9, b"\x12\x01\x03\x00\x01\x00\x00\x00": 8}

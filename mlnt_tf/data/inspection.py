@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.decode import decode
+from mlnt_tf.data.decode import DECODER_VERSION, decode
 from mlnt_tf.data.images import digest
 from mlnt_tf.data.memory import remembered
 
@@ -33,7 +33,8 @@ class Inspection:
 def inspect(images):
     """Decodes all of a `FileImages` on all cores, or remembers having done so (see `memory.py`)."""
     paths = [images.path(row) for row in range(len(images))]
-    return Inspection(**remembered("images", paths, lambda: look_at_all(images)))
+    return Inspection(**remembered("images", paths, lambda: look_at_all(images),
+                                   of=(DECODER_VERSION, tf.__version__)))
 
 
 def look_at_all(images):

@@ -11,7 +11,7 @@ from absl import logging
 KEPT_FROM = 10.0  # seconds: what took less is found anew
 
 
-def remembered(kind, paths, find):
+def remembered(kind, paths, find, *, of):
     """`find()`, a dictionary of arrays, or what it gave before for files of the same names, sizes and times.
 
     Kept under ~/.cache/mlnt_tf (or XDG_CACHE_HOME), never beside the data.
@@ -20,8 +20,9 @@ def remembered(kind, paths, find):
       kind: what is found, part of the file's name.
       paths: bytes or str, of the files it hangs on.
       find: called if nothing is kept.
+      of: what else it hangs on, of a plain `repr`: what is read of the files, the version of what reads them.
     """
-    key = hashlib.sha256()
+    key = hashlib.sha256(b"%s\n" % repr(of).encode())
     for path in paths:
         try:
             status = os.stat(path)

@@ -13,6 +13,8 @@ from mlnt_tf.data.images import ArrayImages, RecordImages, in_memory
 from mlnt_tf.data.memory import remembered
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
 
+LABELS_VERSION = 1  # of what is remembered of shards: to raise where other arrays are
+
 
 def load_cifar10(config):
     """CIFAR-10 through TFDS, in the order of its records."""
@@ -178,7 +180,7 @@ def record_split(builder, names, *, image, label, true_label, record, size):
         return {"labels": found["labels"].astype(np.int32), "true": found["true"].astype(np.int32),
                 "records": found["records"].astype("S")}
 
-    found = remembered("labels", files, find_labels)
+    found = remembered("labels", files, find_labels, of=(LABELS_VERSION, label, true_label, record))
     records = found["records"] if record else np.array([f"{path.rpartition('/')[2]}__{row}".encode() for path, length
                                                         in zip(files, lengths) for row in range(length)])
     images = RecordImages(files, lengths, lambda serialized: parse(serialized)[image], size=size)
