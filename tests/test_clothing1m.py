@@ -142,6 +142,15 @@ def test_a_mistake_costs_one_line(capsys, arguments):
     assert told.startswith("mlnt_tf: ") and told.count("\n") == 1
 
 
+def test_an_interruption_costs_one_line(released, capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "check", interrupted)
+    assert prepare.main(["prepare", "clothing1m", f"--source_dir={released}", "--check"]) == 130
+    assert capsys.readouterr().err == "mlnt_tf: interrupted; the same command begins again.\n"
+
+
 def test_too_many_bad_images_are_not_prepared(released, tmp_path, capsys):
     (released / "images/3/03/30,0.jpg").write_bytes(b"")
     arguments = ["prepare", "clothing1m", f"--source_dir={released}", f"--data_dir={tmp_path / 'shards'}"]

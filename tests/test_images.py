@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.data import images, pipeline, preprocess
-from mlnt_tf.data.splits import Split
+from mlnt_tf.config import Config, UserError
+from mlnt_tf.data import images, pipeline, preprocess, sources
+from mlnt_tf.data.splits import Source, Split
 from pictures import encode, picture
 
 COUNT, SIZE = 40, (10, 12)
@@ -129,3 +130,27 @@ def test_names_with_spaces_and_other_letters(tmp_path):
     (tmp_path / name).write_bytes(ENCODED[0])
     some = images.FileImages([os.fsencode(name)], root=str(tmp_path), size=SIZE)
     np.testing.assert_array_equal(images.in_memory(some).array[0], PIXELS[0])
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(labels=np.array([0, 7, 1])), "the test split's labels have 7: they must be 0 to 1"),
+    (dict(labels=np.array([0., 1, 1])), "labels are float64"), (dict(labels=[0, 1, 1]), "labels are no NumPy array"),
+    (dict(true_labels=np.array([-2, 0, 1])), "true_labels have -2"),
+    (dict(ids=np.array([0, 2, 2])), "ids do not ascend"), (dict(ids=np.array([-1, 0, 1])), "ids do not ascend"),
+    (dict(records=np.array(["a", "b"])), "differ in length .*records 2.*images 3"),
+    (dict(images=images.ArrayImages(np.ones([3, 4, 4, 3], np.float32))), "images are float32: they must be uint8"),
+    (dict(images=images.ArrayImages(PIXELS[:3, ..., 0])), r"images have shape \(3, 10, 12\)"),
+    (dict(images=images.ArrayImages(PIXELS[:3, ..., :2])), r"images have shape \(3, 10, 12, 2\)"),
+    (None, "the test split's type is NoneType")])
+def test_what_a_users_function_returns_is_looked_at(monkeypatch, change, message):
+    columns = dict(ids=np.arange(3), labels=np.array([0, 1, 1]), images=images.ArrayImages(PIXELS[:3]),
+                   records=np.array(["a", "b", "c"]))
+    good, bad = Split(**columns), None if change is None else Split(**{**columns, **change})
+    returned = [Source(("even", "odd"), good, good), Source(("even", "odd"), good, bad), Source(("even",), good, good)]
+    monkeypatch.setattr(sources, "call_function", lambda *_, **__: returned.pop(0))
+    config = Config(dataset="mine:data", noise="none")
+    assert sources.load_source(config).test is good
+    with pytest.raises(UserError, match=f"--dataset=mine:data.*{message}"):
+        sources.load_source(config)
+    with pytest.raises(UserError, match="--dataset=mine:data: class_names has 1"):
+        sources.load_source(config)

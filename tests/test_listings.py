@@ -71,6 +71,12 @@ class TestFolder:
         assert (len(source.train), len(source.validation), len(source.test)) == (4, 4, 4)
         assert set(names(source.train)) == {"train/cat/0.png", "train/cat/1.png", "train/dog/0.png", "train/dog/1.png"}
 
+    @pytest.mark.parametrize("one, other", [("val", "valid"), ("test", "testing"), ("train", "training")])
+    def test_a_split_under_two_names_is_refused(self, tmp_path, one, other):
+        tree(tmp_path, {f"{split}/{kind}/0.png": None for split in {"train", one, other} for kind in ("cat", "dog")})
+        told = refusal(folder, tmp_path)
+        assert f"holds {one} and {other}, one split" in told or f"holds {other} and {one}, one split" in told
+
     def test_images_in_deeper_directories_spaces_and_other_letters(self, pets):
         tree(pets, {"cat/zu Hause/Zoë, 写真 1.JPEG": JPEG, os.fsdecode(b"cat/caf\xe9.png"): None})
         source = folder(pets)
@@ -208,6 +214,9 @@ class TestTable:
         ("path,label\n0.png,0\n1.png,0\n", "one class")])
     def test_a_mistake_is_told_with_its_line(self, root, text, message):
         assert message in refusal(table, root, text)
+
+    def test_dashes_before_a_number_make_a_name(self, root):
+        assert table(root, "path,label\n0.png,--5\n1.png,1\n2.png,1\n").class_names == ("--5", "1")
 
     def test_a_label_beyond_the_named_classes(self, root):
         (root / "names.txt").write_text("cat\ndog\n")

@@ -23,8 +23,9 @@ def test_symmetric_without_the_true_class():
     np.testing.assert_allclose(matrix, noise.transition_matrix("symmetric", .5, 10), atol=1e-12)
 
 
-def test_asymmetric_takes_cifar10s_pairs():
-    matrix = noise.transition_matrix("asymmetric", .4, 10, dataset="cifar10")
+@pytest.mark.parametrize("dataset", ["cifar10", "tfds:cifar10"])
+def test_asymmetric_takes_cifar10s_pairs(dataset):
+    matrix = noise.transition_matrix("asymmetric", .4, 10, dataset=dataset)
     for true, wrong in {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}.items():
         assert (matrix[true, true], matrix[true, wrong]) == (.6, .4)
     np.testing.assert_array_equal(matrix[[0, 1, 6, 7, 8]], np.eye(10)[[0, 1, 6, 7, 8]])

@@ -71,7 +71,7 @@ class ArrayImages(RandomAccess):
 
     def __init__(self, array, *, size=None):
         self.array, self.size = array, size
-        self.shape = (*(size or array.shape[1:3]), array.shape[3])
+        self.shape = (*(size or array.shape[1:3]), *array.shape[3:])
 
     def __len__(self):
         return len(self.array)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import pathlib
+import re
 
 import numpy as np
 from absl import logging
@@ -43,6 +44,10 @@ def load_folder(config):
     has_splits = any(name == "train" and any(entry.is_dir() for entry in os.scandir(root / directory))
                      for directory, name in subdirectories.items())  # not so where a class is called train
     trees = {name: entry for entry, name in subdirectories.items() if name} if has_splits else {"train": ""}
+    twins = [entry for entry, name in subdirectories.items() if has_splits and name and trees[name] != entry]
+    if twins:
+        raise UserError(f"--data_dir={root} holds {trees[SPLIT_NAMES[twins[0].lower()]]} and {twins[0]}, one split under "
+                        "two names: put them together in one directory.")
     classes = sorted({entry for tree in trees.values() for entry in os.listdir(root / tree)
                       if os.path.isdir(root / tree / entry) and not entry.startswith(".")})
     if len(classes) < 2:
@@ -141,7 +146,7 @@ def label_numbers(table, cells, class_names):
     texts = {text: line for line, text in reversed(cells)}
     if class_names and set(texts) <= set(class_names):
         return {text: class_names.index(text) for text in texts}
-    if not all(text.lstrip("-").isdecimal() for text in texts):
+    if not all(re.fullmatch(r"-?\d+", text) for text in texts):
         if class_names:
             text = next(text for text in texts if text not in class_names)
             raise UserError(f"--data_dir={table}, line {texts[text]}: the label {text!r} is not among the "

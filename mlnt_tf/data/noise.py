@@ -26,7 +26,7 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
       rate: r.
       num_classes: c.
       symmetric_includes_true: whether a redrawn label may be the true one.
-      dataset: "cifar10" has pairs of its own.
+      dataset: "cifar10", "tfds:cifar10" too, has pairs of its own.
 
     Returns:
       float64 [classes, classes], a row for each true class.
@@ -42,7 +42,7 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
             return (1 - rate) * identity + rate / num_classes
         return (1 - rate) * identity + rate / (num_classes - 1) * (1 - identity)
     if noise == "asymmetric":
-        pairs = CIFAR10_PAIRS if dataset == "cifar10" else {i: (i + 1) % num_classes for i in range(num_classes)}
+        pairs = CIFAR10_PAIRS if dataset in ("cifar10", "tfds:cifar10") else {i: (i + 1) % num_classes for i in range(num_classes)}
         for true, wrong in pairs.items():
             identity[true, true], identity[true, wrong] = 1 - rate, rate
         return identity
