@@ -13,7 +13,8 @@ USAGE = "python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [-
 
 
 def main(argv=None):
-    """Prepares, or with --check only looks; the exit code: 0 done and all there, 2 a mistake or something missing, 130 interrupted."""
+    """Prepares, or with --check only looks; the exit code: 0 done and all there, 2 a mistake or something missing, 130
+    interrupted."""
     quiet_but_for_progress()
     values = flags.FlagValues()
     flags.DEFINE_string("source_dir", "", "The released tree: its lists, and its images in sub-folders.", flag_values=values)

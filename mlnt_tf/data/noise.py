@@ -42,7 +42,8 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
             return (1 - rate) * identity + rate / num_classes
         return (1 - rate) * identity + rate / (num_classes - 1) * (1 - identity)
     if noise == "asymmetric":
-        pairs = CIFAR10_PAIRS if dataset in ("cifar10", "tfds:cifar10") else {i: (i + 1) % num_classes for i in range(num_classes)}
+        has_pairs = dataset in ("cifar10", "tfds:cifar10")
+        pairs = CIFAR10_PAIRS if has_pairs else {i: (i + 1) % num_classes for i in range(num_classes)}
         for true, wrong in pairs.items():
             identity[true, true], identity[true, wrong] = 1 - rate, rate
         return identity
