@@ -41,6 +41,9 @@ def parse(argv):
         raise UserError(f"--{error.flagname} is not a flag{hint}") from error
     except UnicodeDecodeError as error:
         raise UserError("--flagfile is no text: name a file of flags, as configs/digits.flags.") from error
+    except flags.CantOpenFlagFileError as error:
+        raise UserError(f"--flagfile cannot be read ({str(error).partition('] ')[2]}): name a file of flags, as "
+                        "configs/digits.flags.") from error
     except (flags.Error, OSError, ValueError) as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists the flags and their values)") from error
     if values.help:

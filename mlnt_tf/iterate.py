@@ -39,7 +39,11 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
         iterations.append(result)
         if iteration == 1 or result[role]["best_validation"] >= best[2]:
             best = stage, role, result[role]["best_validation"]
-    stage, role, _ = best
+    stage, role, validation = best
+    highest = max(baseline[role]["best_validation"] for role in ROLES)
+    if highest > validation:
+        logging.warning("cross entropy validated at %.1f %%, above the %.1f %% of the %s %s that is exported: train longer, "
+                        "or take --method=cross_entropy.", 100 * highest, 100 * validation, stage.name, role)
     network = stage.network(role)
     export.export_saved_model(stage.undistributed(role), output_dir / "saved_model", preprocess=examples.preprocess,
                               class_names=examples.class_names)
