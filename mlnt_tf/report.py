@@ -36,7 +36,7 @@ def format_table(results):
     wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
-            f"{_align(lines)}\n\nexported: {results['exported']} (chosen by validation), test accuracy "
+            f"{align(lines)}\n\nexported: {results['exported']} (chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
             "training labels" + ("" if filtered["filter_precision"] is None
                                   else f", {_percent(filtered['filter_precision'])} % of them right"))
@@ -70,7 +70,7 @@ def summarize(runs):
     wrong = _mean([run["noise"]["realized_rate"] for run in runs])
     return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: "
             f"{f'{wrong} %' if wrong else 'an unknown share'} of the training labels wrong; mean ± standard "
-            f"deviation over seeds {seeds}, in %\n\n{_align(lines)}\n\nexported (best by validation): test accuracy "
+            f"deviation over seeds {seeds}, in %\n\n{align(lines)}\n\nexported (best by validation): test accuracy "
             f"{_mean([run['test_accuracy'] for run in runs])} %")
 
 
@@ -88,7 +88,8 @@ def _mean(fractions):
     return f"{100 * statistics.mean(fractions):.1f} ± {100 * statistics.stdev(fractions) if fractions[1:] else 0:.1f}"
 
 
-def _align(lines):
+def align(lines):
+    """Lines of cells as columns of text."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines)]
     return "\n".join("  ".join(cell.ljust(width) if not index else cell.rjust(width)
                                for index, (cell, width) in enumerate(zip(line, widths))) for line in lines)

@@ -1,0 +1,170 @@
+"""The runs of a grid, from the command line, each looked at before the first begins."""
+
+import collections
+import dataclasses
+import itertools
+import os
+import pathlib
+
+from mlnt_tf import flags, train
+from mlnt_tf.benchmark.__main__ import Parser
+from mlnt_tf.compare import summary
+from mlnt_tf.config import METHODS, Config, UserError
+
+OF_THE_GRID = {"method": "methods", "seed": "seeds", "noise": "noises", "noise_rate": "noise_rates"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    method: str
+    noise: str
+    rate: float | None  # None where the noise has none
+    seed: int
+    config: Config
+    arguments: tuple  # of mlnt_tf.train
+
+    @property
+    def directory(self):
+        return pathlib.Path(self.config.output_dir)
+
+    @property
+    def log(self):
+        return self.directory.with_name(self.directory.name + ".log")
+
+    def outcome(self):
+        """What its files say: results, or why there are none."""
+        results, failure = None, ""
+        try:
+            results = train.finished_results(self.directory, self.config)
+        except UserError as error:
+            failure = str(error)
+        except ValueError as error:
+            failure = f"{self.directory}/results.json cannot be read ({error}): remove it and run again."
+        lacking = [key for key in summary.KEYS if results and key not in results]
+        if lacking:
+            failure = (f"{self.directory}/results.json lacks {', '.join(lacking)}, as an earlier version's does: "
+                       "move the directory away and run again.")
+        if results is None or lacking:
+            results, failure = None, failure or self._last_line() or "not run yet"
+        return summary.Outcome(self.method, self.noise, self.rate, self.seed, results, failure)
+
+    def _last_line(self):
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+        return f"{said[-1].removeprefix('mlnt_tf: ')[:300]} ({self.log})" if said else ""
+
+
+def parse(argv):
+    """(options of the grid, flags passed on to every run).
+
+    Raises:
+      UserError
+    """
+    parser = Parser(prog="python -m mlnt_tf.compare", allow_abbrev=False,
+                    description="Trains methods x noises x rates x seeds, and compares them.",
+                    epilog="Every flag of mlnt_tf.train, --flagfile among them, is passed on to every run.")
+    parser.add_argument("--methods", default=",".join(METHODS), help="what to compare, commas between (%(default)s)")
+    parser.add_argument("--seeds", default="0,1,2", help="each method is trained with each of them (%(default)s)")
+    parser.add_argument("--noises", default="", help="kinds of noise (that of the flags)")
+    parser.add_argument("--noise_rates", default="", help="rates of symmetric and asymmetric noise (that of the flags)")
+    parser.add_argument("--set", action="append", default=[], metavar="METHOD:--FLAG=VALUE",
+                        help="a flag for the runs of one method, METHOD:--flagfile=FILE for several; repeatable")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores (%(default)s)")
+    parser.add_argument("--output_dir", default="runs/compare", help="where everything goes (%(default)s)")
+    parser.add_argument("--report_only", action="store_true", help="train nothing: table and page of what is finished")
+    options, passed_on = parser.parse_known_args(argv[1:])
+    if options.jobs < 1:
+        raise UserError(f"--jobs={options.jobs} is too small: it must be at least 1.")
+    if not options.output_dir:
+        raise UserError("--output_dir= is empty: name a directory.")
+    options.output_dir = os.path.expanduser(options.output_dir)
+    return options, passed_on
+
+
+def cells(options, passed_on):
+    """Every run, looked at before the first begins: [Cell].
+
+    Raises:
+      UserError: a list with a mistake or a repeated value, or flags that a run would refuse.
+    """
+    methods, seeds = listed("methods", options.methods), listed("seeds", options.seeds, int)
+    noises, rates = listed("noises", options.noises), listed("noise_rates", options.noise_rates, float)
+    if not methods or not seeds:
+        raise UserError(f"--{'seeds' if methods else 'methods'}= is empty: name one or more, commas between.")
+    own = own_flags(options.set, methods)
+    refuse_flags_of_the_grid(passed_on)
+    base = flags.parse(["compare", *passed_on, f"--method={methods[0]}", *(f"--noise={noise}" for noise in noises[:1])])
+    if base.resume == "never":
+        raise UserError("--resume=never: a grid goes on where it stopped; leave it out, and name another --output_dir.")
+    if rates and not any(map(has_rate, noises or [base.noise])):
+        raise UserError(f"--noise_rates={options.noise_rates}: noise {', '.join(noises or [base.noise])} has no rate; "
+                        "leave it out, or add symmetric or asymmetric to --noises.")
+    found = []
+    conditions = [(noise, rate) for noise in noises or [base.noise]
+                  for rate in ((rates or [base.noise_rate]) if has_rate(noise) else [None])]
+    # Seeds outermost: a grid that is stopped leaves a whole table of fewer seeds.
+    for seed, (noise, rate), method in itertools.product(seeds, conditions, methods):
+        place = pathlib.Path(options.output_dir, method, summary.directory_name(noise, rate), f"seed_{seed}")
+        arguments = (*passed_on, *own[method], f"--method={method}", f"--noise={noise}",
+                     *([] if rate is None else [f"--noise_rate={rate}"]), f"--seed={seed}", f"--output_dir={place}")
+        try:
+            config = flags.parse(["compare", *arguments])
+        except UserError as error:
+            raise UserError(f"{error} (in the run {method}, {summary.noise_name(noise, rate)}, seed {seed})") from error
+        found.append(Cell(method, noise, rate, seed, config, arguments))
+    if len({cell.directory for cell in found}) < len(found):
+        raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")
+    return found
+
+
+def has_rate(noise):
+    return noise.endswith("symmetric")
+
+
+def listed(flag, text, kind=str):
+    """The values of --flag=one,two,….
+
+    Raises:
+      UserError: one is no number where it should be, empty, or there twice.
+    """
+    try:
+        values = [kind(value.strip()) for value in text.split(",")] if text else []
+    except ValueError as error:
+        numbers = {int: "whole numbers", float: "numbers"}[kind]
+        raise UserError(f"--{flag}={text}: these must be {numbers}, commas between.") from error
+    if "" in values:
+        raise UserError(f"--{flag}={text}: there is nothing between two commas, or at an end.")
+    repeated = [str(value) for value, count in collections.Counter(values).items() if count > 1]
+    if repeated:
+        raise UserError(f"--{flag}={text}: {', '.join(repeated)} is there twice; name each once.")
+    return values
+
+
+def own_flags(settings, methods):
+    """What --set asks for: {method: [flags]}.
+
+    Raises:
+      UserError: not METHOD:--FLAG=VALUE, of a method that is not compared, or a flag that the grid sets.
+    """
+    own = {method: [] for method in methods}
+    for setting in settings:
+        method, _, argument = setting.partition(":--")
+        if method not in own or not argument:
+            raise UserError(f"--set={setting}: write METHOD:--FLAG=VALUE with one of --methods={','.join(methods)}.")
+        own[method].append(f"--{argument}")
+    refuse_flags_of_the_grid(itertools.chain(*own.values()))
+    return own
+
+
+def refuse_flags_of_the_grid(arguments):
+    """Raises UserError for --seed and its kind, which each run gets from the grid."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in (*OF_THE_GRID, "output_dir"):
+            raise UserError(f"{argument} is set by the grid: " + (
+                f"write --{OF_THE_GRID[name]}=…" if name in OF_THE_GRID else "every run has a directory of its own."))
