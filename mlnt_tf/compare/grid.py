@@ -42,7 +42,7 @@ class Cell:
             failure = str(error)
         except ValueError as error:
             failure = f"{self.directory}/results.json cannot be read ({error}): remove it and run again."
-        lacking = [key for key in summary.KEYS if results and key not in results]
+        lacking = [key for key in summary.KEYS if results is not None and key not in results]
         if lacking:
             failure = (f"{self.directory}/results.json lacks {', '.join(lacking)}, as an earlier version's does: "
                        "move the directory away and run again.")
