@@ -170,15 +170,15 @@ def seconds_of_a_step(kind, examples, config, jit_compile):
     """Seconds of a real step, input included; the weights are thrown away."""
     import keras
 
-    from mlnt_tf import iterate
     from mlnt_tf.data import pipeline
+    from mlnt_tf.methods import iterations
     from mlnt_tf.methods.cross_entropy import CrossEntropy
 
     rates = dict(learning_rate=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
                  jit_compile=jit_compile)
     network = examples.new_network(config)
     if kind == "mlnt":
-        model = iterate.new_mlnt(dataclasses.replace(config, meta_every=1), network)
+        model = iterations.new_mlnt(dataclasses.replace(config, meta_every=1), network)
         model.compile(meta_rate=config.meta_rate, **rates)
     else:
         model = CrossEntropy(network)

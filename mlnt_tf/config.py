@@ -29,7 +29,14 @@ def setting(default, help, *, choices=None, above=None, minimum=None, maximum=No
 
 
 MODELS = ("cnn", "preact_resnet8", "preact_resnet14", "preact_resnet20", "preact_resnet32")
-METHODS = ("mlnt", "cross_entropy")
+# --method and the module that trains by it: its `train(run)`; see mlnt_tf/iterate.py.
+METHODS = {
+    "mlnt": "mlnt_tf.methods.iterations",
+    "cross_entropy": "mlnt_tf.methods.cross_entropy",
+    "cross_entropy_ema": "mlnt_tf.methods.cross_entropy_ema",
+    "cross_entropy_iterative": "mlnt_tf.methods.cross_entropy_iterative",
+    "gce": "mlnt_tf.methods.gce",
+}
 DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
 # The columns of CIFAR-10N's human labels, and the shares of them that are wrong (Wei et al. 2022, table 1).
 CIFAR10_N_LABELS = {"aggre": 0.0903, "worse": 0.4021, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764}
@@ -131,6 +138,8 @@ class Config:
                          minimum=0, below=1)
     lambda_max: float = setting(0.5, "Weight of the teacher in the merged target at the end of an iteration.",
                                 minimum=0, maximum=1)
+    # Other methods
+    gce_q: float = setting(0.7, "q of gce: near 0 it is cross entropy, at 1 the mean absolute error.", above=0, maximum=1)
     # How it runs
     device: str = setting("auto", "Device to run on.", choices=("auto", "cpu", "gpu"))
     precision: str = setting("auto", "auto takes bfloat16 where the device multiplies it natively.",

@@ -49,3 +49,37 @@ def kl_consistency(targets, logits):
 def merge_targets(teacher, mentor, teacher_weight):
     """s = lambda * teacher + (1 - lambda) * mentor (paper eq. 12); all [batch, classes]."""
     return teacher_weight * teacher + (1.0 - teacher_weight) * mentor
+
+
+def generalized_cross_entropy(labels, logits, *, q):
+    """Mean of (1 - p^q) / q, p the probability of the label (Zhang & Sabuncu 2018, eq. 6); q above 0.
+
+    Args:
+      labels: int [batch].
+      logits: [batch, classes].
+
+    Returns:
+      float32 scalar.
+    """
+    logits = tf.cast(logits, tf.float32)
+    surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # -log p
+    return tf.reduce_mean(-tf.math.expm1(-q * surprise) / q)
+
+
+def forward_cross_entropy(labels, logits, matrix):
+    """Mean of -log (p T)[label], p the softmax (Patrini et al. 2017, forward correction).
+
+    Written as cross entropy minus log sum_i T[i, label] p_i / p_label, so that T = I gives cross entropy bit for bit.
+
+    Args:
+      labels: int [batch], given.
+      logits: [batch, classes], of the true label.
+      matrix: [classes, classes], T: p(given | true), a row for each true class; no label's column is all zero.
+
+    Returns:
+      float32 scalar.
+    """
+    logits = tf.cast(logits, tf.float32)
+    columns = tf.gather(tf.transpose(tf.math.log(tf.cast(matrix, tf.float32))), labels)  # log T[:, label], [batch, classes]
+    ratios = logits - tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]  # log p_i / p_label
+    return cross_entropy(labels, logits) - tf.reduce_mean(tf.reduce_logsumexp(columns + ratios, axis=1))

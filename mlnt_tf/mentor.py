@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf import files
 from mlnt_tf.config import UserError
 from mlnt_tf.models.registry import feature_extractor
 
@@ -68,6 +69,21 @@ def batches_of_outputs(network, batches):
     for batch in strategy.experimental_distribute_dataset(batches):
         outputs, ids = (strategy.experimental_local_results(value)[0].numpy() for value in whole(batch))
         yield outputs[ids >= 0]
+
+
+def kept_table(path, compute):
+    """The array that an earlier call left in the .npy file `path`, or a new one, written there."""
+    if path.exists():
+        return np.load(path)
+    array = compute()
+    with files.whole(path) as scratch:
+        np.save(scratch, array)
+    return array
+
+
+def probability_of(labels, probabilities):
+    """What predictions [n, classes] say of labels [n]: float32 [n]."""
+    return probabilities[np.arange(len(labels)), labels]
 
 
 def trusted(probability_of_given, tau):

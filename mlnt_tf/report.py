@@ -13,13 +13,15 @@ ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
 
 
 def rows_of(results):
-    """[(name, {column: fraction or number})]: cross entropy, its EMA, then student and teacher of each iteration."""
-    rows = [("cross entropy", results["cross_entropy"]), ("cross entropy, EMA", results["cross_entropy_ema"])]
-    for iteration in results["iterations"]:
-        extra = {key: iteration[key] for key in ("kept", "filter_precision", "filter_recall", "seconds")}
-        extra["kept"] = extra["kept"] / results["train_examples"]
-        rows.append((f"iteration {iteration['iteration']}, student", iteration["student"]))
-        rows.append((f"iteration {iteration['iteration']}, teacher", {**iteration["teacher"], **extra}))
+    """[(name, {column: fraction or number})]: student and teacher of each stage."""
+    rows = []
+    for stage in results["stages"]:
+        extra = {key: stage[key] for key in ("kept", "filter_precision", "filter_recall", "seconds") if key in stage}
+        if "kept" in extra:
+            extra["kept"] = extra["kept"] / results["train_examples"]
+        student, teacher = (", student", ", teacher") if "iteration" in stage else ("", ", EMA")
+        rows.append((stage["name"] + student, stage["student"]))
+        rows.append((stage["name"] + teacher, {**stage["teacher"], **extra}))
     return rows
 
 
@@ -36,7 +38,7 @@ def format_table(results):
     wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
-            f"{align(lines)}\n\nexported: {results['exported']} (chosen by validation), test accuracy "
+            f"{align(lines)}\n\nexported: {results['exported']} (its epoch chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
             "training labels" + ("" if filtered["filter_precision"] is None
                                   else f", {_percent(filtered['filter_precision'])} % of them right"))
@@ -49,10 +51,10 @@ def summarize(runs):
       UserError: the runs differ in more.
     """
     kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], run["train_examples"],
-              len(run["iterations"])) for run in runs}
+              len(run["stages"])) for run in runs}
     if len(kinds) > 1:
         raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
-                        + "; name runs of one data set, noise, method, size and number of iterations.")
+                        + "; name runs of one data set, noise, method, size and number of stages.")
     settings = [run.get("flags", frozenset()) for run in runs]
     if len(set(settings)) > 1:
         raise UserError("the runs differ in more than their seed: "

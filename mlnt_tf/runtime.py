@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+import resource
 
 import keras
 import tensorflow as tf
@@ -64,6 +65,14 @@ def cpu_has_bfloat16():
 def gpu_has_tensor_cores(gpu):
     """Whether the GPU's compute capability (8.0 on) has bfloat16 tensor cores."""
     return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+
+
+def peak_memory_mb():
+    """The most resident memory that this process has had, in MiB."""
+    status = pathlib.Path("/proc/self/status")
+    if status.exists() and "VmHWM:" in (told := status.read_text()):
+        return int(told.partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def versions():

@@ -1,29 +1,66 @@
-"""One training from its initial weights to its results: what cross entropy and every iteration have in common."""
+"""One training from its initial weights to its results: what every method is made of."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 import time
+import typing
 
 import keras
 import numpy as np
 from absl import logging
 
 from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedules
-from mlnt_tf.config import UserError
+from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import pipeline
+from mlnt_tf.devices import Devices
+from mlnt_tf.examples import Examples
 from mlnt_tf.models.layers import fuse_batch_norm
 from mlnt_tf.teacher import EmaTeacher
 
 ROLES = ("student", "teacher")
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a method is given. `stages` are those it has begun, in order."""
+
+    config: Config
+    examples: Examples
+    jit_compile: bool
+    devices: Devices
+    output_dir: pathlib.Path
+    stages: list = dataclasses.field(default_factory=list)
+
+    def stage(self, name):
+        """Begins a stage, in a directory of its own."""
+        self.stages.append(Stage(name, self))
+        return self.stages[-1]
+
+    def training_examples(self):
+        """The training images un-augmented and in order, in batches."""
+        return self.examples.batches(self.examples.train, self.config, multiple=self.devices.replicas)
+
+
+class Outcome(typing.NamedTuple):
+    """What a method returns: the stage and the role ("student" or "teacher") of the network to export, and what it adds to
+    results.json."""
+
+    stage: "Stage"
+    role: str
+    report: dict = {}
+
+
 class Stage:
     """One training from the initial weights to its results, with a directory of its own."""
 
-    def __init__(self, name, directory, config, examples, jit_compile, devices):
-        self.name, self.directory, self.config, self.examples = name, directory, config, examples
-        self.jit_compile, self.devices = jit_compile, devices
-        self.checkpoints = directory / "checkpoints"
+    def __init__(self, name, run):
+        self.name, self.directory = name, run.output_dir / name.replace(" ", "_")
+        self.config, self.examples, self.jit_compile, self.devices = (
+            run.config, run.examples, run.jit_compile, run.devices)
+        devices = self.devices
+        self.checkpoints = self.directory / "checkpoints"
         self.position, self.arrays = checkpoints.newest(self.checkpoints)  # where an interrupted call left it
         self.began = time.monotonic() - self.position.seconds
         stands = np.int64([self.position.epoch, self.position.step, self.results() is not None])
@@ -71,10 +108,38 @@ class Stage:
             self.config.learning_rate,
             decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
 
-    def fit(self, model, batches, epochs, *, ramp_epochs):
+    def train(self, new_model, *, epochs=None, learning_rate=None, callbacks_of=lambda model: (), curves=()):
+        """Trains a model of a network from the initial weights to the end, or takes what an earlier call has finished.
+
+        Args:
+          new_model: function of a network, a `CrossEntropy` (mlnt_tf.methods.cross_entropy) around it.
+          epochs: --epochs, unless given.
+          learning_rate: a number or schedule; that of the flags, unless given.
+          callbacks_of, curves: as of `fit`.
+
+        Returns:
+          the results of the stage.
+        """
+        if self.results():
+            return self.results()
+        config, epochs = self.config, epochs or self.config.epochs
+        with self.devices.scope():
+            model = new_model(self.new_network())
+            model.compile(learning_rate=learning_rate or self.learning_rate(epochs), momentum=config.momentum,
+                          weight_decay=config.weight_decay, jit_compile=self.jit_compile,
+                          steps_per_execution=config.steps_per_execution)
+        ramp_epochs = config.ramp_epochs * epochs / config.epochs  # the same share of them
+        return self.finish(self.fit(model, self.batches(epochs), epochs, ramp_epochs=ramp_epochs,
+                                    callbacks_of=callbacks_of, curves=curves))
+
+    def fit(self, model, batches, epochs, *, ramp_epochs, callbacks_of=lambda model: (), curves=()):
         """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles.
 
         Goes on from the newest checkpoint: `batches` begin where it stands. gamma ramps over `ramp_epochs`.
+
+        Args:
+          callbacks_of: function of the model, once it is restored: callbacks whose epoch ends before its checkpoint.
+          curves: names of what they add to the logs of an epoch, to be reported epoch by epoch.
         """
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -93,13 +158,13 @@ class Stage:
         with saving.watching():
             model.fit(self.devices.distributed(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
                       steps_per_epoch=steps, validation_data=self.devices.distributed(validation), verbose=0, shuffle=False,
-                      callbacks=[callbacks.StopOnNonFinite(), teacher, saving, *best,
+                      callbacks=[callbacks.StopOnNonFinite(), teacher, *callbacks_of(model), saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])
         test = examples.batches(examples.test, config, multiple=self.devices.replicas)
-        measured = {}
-        for role in ROLES:
-            validated = [logs[callbacks.MONITORS[role]] for logs in saving.history]
+        measured = {name: [logs[name] for logs in saving.history] for name in curves}
+        measured["validation"] = {role: [logs[callbacks.MONITORS[role]] for logs in saving.history] for role in ROLES}
+        for role, validated in measured["validation"].items():
             measured[role] = {
                 "best_validation": max(validated), "last_validation": validated[-1],
                 "best_epoch": int(np.argmax(validated)) + 1,
@@ -109,6 +174,7 @@ class Stage:
 
     def finish(self, result):
         """Writes the result: from here on the stage need not run again."""
+        result = {**result, "seconds": self.seconds()}
         files.write_json(self.directory / "result.json", result)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result

@@ -103,8 +103,10 @@ def weights(path):
 
 
 def without_seconds(results):
+    """What two runs of the same flags must agree in: no times, no memory."""
     if isinstance(results, dict):
-        return {key: without_seconds(value) for key, value in results.items() if key != "seconds"}
+        return {key: without_seconds(value) for key, value in results.items()
+                if key not in ("seconds", "peak_memory_mb")}
     return [without_seconds(value) for value in results] if isinstance(results, list) else results
 
 

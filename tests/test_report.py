@@ -11,9 +11,9 @@ RESULTS = {
     "method": "mlnt", "dataset": "digits", "seed": 0, "train_examples": 200, "test_accuracy": .95,
     "noise": {"kind": "symmetric", "rate": .5, "realized_rate": .45}, "exported": "iteration 1 teacher",
     "exported_filter": {"kept": 90, "filter_precision": .985, "filter_recall": .8},
-    "cross_entropy": ROW, "cross_entropy_ema": {**ROW, "test_at_best": .9},
-    "iterations": [{"iteration": 1, "student": ROW, "teacher": ROW, "kept": 150, "filter_precision": .99,
-                    "filter_recall": .5, "mentor": "teacher", "seconds": 12.3}]}
+    "stages": [{"name": "cross entropy", "student": ROW, "teacher": {**ROW, "test_at_best": .9}, "seconds": 5.4},
+               {"name": "iteration 1", "iteration": 1, "student": ROW, "teacher": ROW, "kept": 150,
+                "filter_precision": .99, "filter_recall": .5, "mentor": "teacher", "seconds": 12.3}]}
 
 
 def written(path, **changes):
@@ -42,7 +42,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, capsys):
 
 def test_rows_without_a_filter_have_empty_cells():
     results = copy.deepcopy(RESULTS)
-    results["iterations"][0].update(filter_precision=None, filter_recall=None)
+    results["stages"][1].update(filter_precision=None, filter_recall=None)
     assert "150 of 200" in report.format_table(results)
 
 

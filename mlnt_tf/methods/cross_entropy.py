@@ -6,6 +6,18 @@ import tensorflow as tf
 from mlnt_tf import losses
 from mlnt_tf.methods.distributed_fit import DistributedModel
 from mlnt_tf.optimizer import CoupledSGD
+from mlnt_tf.stage import Outcome
+
+
+def train(run):
+    """One stage of cross entropy; exports the student."""
+    return Outcome(train_stage(run)[0], "student")
+
+
+def train_stage(run):
+    """The stage and its results: the baseline, and what other methods begin with."""
+    stage = run.stage("cross entropy")
+    return stage, stage.train(CrossEntropy, epochs=run.config.baseline_epochs)
 
 
 class CrossEntropy(DistributedModel):
@@ -61,7 +73,7 @@ class CrossEntropy(DistributedModel):
           **kwargs: jit_compile, steps_per_execution, run_eagerly, as `keras.Model.compile`.
         """
         optimizer = CoupledSGD(learning_rate, momentum=momentum, coupled_decay=weight_decay)
-        optimizer.build(self.student.trainable_variables)
+        optimizer.build(self.trained_variables)
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
 
@@ -86,11 +98,24 @@ class CrossEntropy(DistributedModel):
         The one forward pass that writes moving statistics.
         """
         with tf.GradientTape() as tape:
-            logits = self.student(batch["image"], training=True)
-            loss = losses.cross_entropy(batch["label"], logits)
+            logits, loss = self.forward(batch)
             if self.student.losses:  # regularizers of the user's own layers
                 loss += tf.add_n(self.student.losses)
-        return tape.gradient(loss, self.student.trainable_variables), logits, loss
+        return tape.gradient(loss, self.trained_variables), logits, loss
+
+    def forward(self, batch):
+        """The training pass: (logits [batch, classes] of the student, loss)."""
+        logits = self.student(batch["image"], training=True)
+        return logits, self.batch_loss(batch, logits)
+
+    def batch_loss(self, batch, logits):
+        """The loss of a batch, a float32 scalar: the place of another method's formula."""
+        return losses.cross_entropy(batch["label"], logits)
+
+    @property
+    def trained_variables(self):
+        """What the classification update moves."""
+        return self.student.trainable_variables
 
     def reduce(self, tensors):
         """The mean over replicas of a list of tensors."""
@@ -102,7 +127,7 @@ class CrossEntropy(DistributedModel):
         """Takes the optimizer's step by the mean of the replicas' gradients: Keras sums them."""
         if self.replicas > 1:
             gradients = [None if gradient is None else gradient / self.replicas for gradient in gradients]
-        optimizer.apply(gradients, self.student.trainable_variables)
+        optimizer.apply(gradients, self.trained_variables)
 
     def update_teacher(self, images, decay):
         """theta~ <- gamma theta~ + (1 - gamma) theta, after the step (paper eq. 3)."""
