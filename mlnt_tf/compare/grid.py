@@ -15,13 +15,9 @@ OF_THE_GRID = {"method": "methods", "seed": "seeds", "noise": "noises", "noise_r
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the grid."""
+class Cell(summary.Place):
+    """A run of the grid, as it is asked for."""
 
-    method: str
-    noise: str
-    rate: float | None  # None where the noise has none
-    seed: int
     config: Config
     arguments: tuple  # of mlnt_tf.train
 
@@ -109,13 +105,14 @@ def cells(options, passed_on):
                   for rate in ((rates or [base.noise_rate]) if has_rate(noise) else [None])]
     # Seeds outermost: a grid that is stopped leaves a whole table of fewer seeds.
     for seed, (noise, rate), method in itertools.product(seeds, conditions, methods):
-        place = pathlib.Path(options.output_dir, method, summary.directory_name(noise, rate), f"seed_{seed}")
+        place = summary.Place(method, noise, rate, seed)
         arguments = (*passed_on, *own[method], f"--method={method}", f"--noise={noise}",
-                     *([] if rate is None else [f"--noise_rate={rate}"]), f"--seed={seed}", f"--output_dir={place}")
+                     *([] if rate is None else [f"--noise_rate={rate}"]), f"--seed={seed}",
+                     f"--output_dir={pathlib.Path(options.output_dir) / place.path}")
         try:
             config = flags.parse(["compare", *arguments])
         except UserError as error:
-            raise UserError(f"{error} (in the run {method}, {summary.noise_name(noise, rate)}, seed {seed})") from error
+            raise UserError(f"{error} (in the run {place.name})") from error
         found.append(Cell(method, noise, rate, seed, config, arguments))
     if len({cell.directory for cell in found}) < len(found):
         raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")

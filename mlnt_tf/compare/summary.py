@@ -24,19 +24,30 @@ STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem au
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of one run: its results, or why there are none."""
+class Place:
+    """Where a run stands in the grid."""
 
     method: str
     noise: str
     rate: float | None  # None where the noise has none
     seed: int
-    results: dict | None = None  # contents of results.json
-    failure: str = ""
 
     @property
     def name(self):
         return f"{self.method}, {noise_name(self.noise, self.rate)}, seed {self.seed}"
+
+    @property
+    def path(self):
+        """Of its directory, below that of the grid."""
+        return pathlib.Path(self.method, directory_name(self.noise, self.rate), f"seed_{self.seed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome(Place):
+    """What became of a run: its results, or why there are none."""
+
+    results: dict | None = None  # contents of results.json
+    failure: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
