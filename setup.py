@@ -21,6 +21,7 @@ setuptools.setup(
         "absl-py>=2.1",
         "importlib_resources",  # tensorflow-datasets needs it to prepare a set, and does not ask for it
         "keras>=3.12,<4",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "scikit-learn>=1.4",
         # ScaNN's op library is built for one TensorFlow minor: the two move together.
