@@ -35,8 +35,10 @@ METHODS = {
     "cross_entropy": "mlnt_tf.methods.cross_entropy",
     "cross_entropy_ema": "mlnt_tf.methods.cross_entropy_ema",
     "cross_entropy_iterative": "mlnt_tf.methods.cross_entropy_iterative",
+    "forward": "mlnt_tf.methods.forward",
     "gce": "mlnt_tf.methods.gce",
 }
+TRANSITIONS = ("auto", "true", "estimated")
 DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
 # The columns of CIFAR-10N's human labels, and the shares of them that are wrong (Wei et al. 2022, table 1).
 CIFAR10_N_LABELS = {"aggre": 0.0903, "worse": 0.4021, "random1": 0.1723, "random2": 0.1812, "random3": 0.1764}
@@ -139,6 +141,8 @@ class Config:
     lambda_max: float = setting(0.5, "Weight of the teacher in the merged target at the end of an iteration.",
                                 minimum=0, maximum=1)
     # Other methods
+    transition_matrix: str = setting("auto", "T of forward and cnn_crf, p(given | true): true, estimated or a file of a row "
+                                     "for each true class; auto is true where --noise is drawn here, else estimated.")
     gce_q: float = setting(0.7, "q of gce: near 0 it is cross entropy, at 1 the mean absolute error.", above=0, maximum=1)
     # How it runs
     device: str = setting("auto", "Device to run on.", choices=("auto", "cpu", "gpu"))
@@ -168,6 +172,9 @@ class Config:
         if self.noise == "auto" and self.dataset != "cifar10_n":
             object.__setattr__(self, "noise", "symmetric" if self.dataset in ("digits", "cifar10") else "none")
         check_noise(self)
+        if self.transition_matrix not in TRANSITIONS and not pathlib.Path(self.transition_matrix).is_file():
+            raise UserError(f"--transition_matrix={self.transition_matrix} is not known: choose one of "
+                            f"{', '.join(TRANSITIONS)}, or a .csv, .txt or .npy file that is there.")
         if self.crop_size and self.image_size and self.crop_size > self.image_size:
             raise UserError(f"--crop_size={self.crop_size} is above --image_size={self.image_size}: lower it.")
         if not self.output_dir:

@@ -22,6 +22,7 @@ class Examples:
     bad_images: tuple  # (record, reason)
     preprocess: preprocessing.Preprocess
     steps_per_epoch: int
+    drawn_by: np.ndarray = None  # the matrix of our noise, p(given | true), or None where the labels are as they came
 
     @property
     def realized_rate(self):
@@ -73,7 +74,8 @@ def examples_of(source, config):
     examples = Examples(
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
-        bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch)
+        bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch,
+        drawn_by=matrix)
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if not counts.all():
         logging.warning("no training example has the class %s", ", ".join(

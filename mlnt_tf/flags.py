@@ -8,10 +8,10 @@ import sys
 
 from absl import flags
 
-from mlnt_tf.config import WITHOUT_EFFECT, Config, UserError
+from mlnt_tf.config import TRANSITIONS, WITHOUT_EFFECT, Config, UserError
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
-WEIGHTS_WITHOUT_FILE = ("none", "imagenet")
+PATH_UNLESS = {"pretrained_weights": ("none", "imagenet"), "transition_matrix": TRANSITIONS}  # flags and their words
 PATHS = ("data_dir", "output_dir", "class_names")
 # On the result; those of devices up to rounding and, without --sync_batch_norm, batch statistics.
 WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices",
@@ -58,8 +58,9 @@ def parse(argv):
         chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else 'digits'}"
     for name in PATHS:
         chosen[name] = os.path.expanduser(chosen[name])
-    if chosen["pretrained_weights"] not in WEIGHTS_WITHOUT_FILE:
-        chosen["pretrained_weights"] = os.path.expanduser(chosen["pretrained_weights"])
+    for name, words in PATH_UNLESS.items():
+        if chosen[name] not in words:
+            chosen[name] = os.path.expanduser(chosen[name])
     if chosen["noise"].startswith("matrix:"):
         chosen["noise"] = f"matrix:{os.path.expanduser(chosen['noise'].removeprefix('matrix:'))}"
     return Config(**chosen)
@@ -91,7 +92,7 @@ def to_flag_lines(config):
     for name in FIELDS:
         value = getattr(config, name)
         if (name in PATHS and value and "://" not in value
-                or name == "pretrained_weights" and value not in WEIGHTS_WITHOUT_FILE):
+                or name in PATH_UNLESS and value not in PATH_UNLESS[name]):
             value = pathlib.Path(value).resolve()
         if name == "noise" and value.startswith("matrix:"):
             value = f"matrix:{pathlib.Path(value.removeprefix('matrix:')).resolve()}"

@@ -81,5 +81,6 @@ def forward_cross_entropy(labels, logits, matrix):
     """
     logits = tf.cast(logits, tf.float32)
     columns = tf.gather(tf.transpose(tf.math.log(tf.cast(matrix, tf.float32))), labels)  # log T[:, label], [batch, classes]
-    ratios = logits - tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]  # log p_i / p_label
+    apart = tf.identity(logits)  # where T = I its gradients cancel before they meet that of the cross entropy
+    ratios = apart - tf.gather(apart, labels, axis=1, batch_dims=1)[:, None]  # log p_i / p_label
     return cross_entropy(labels, logits) - tf.reduce_mean(tf.reduce_logsumexp(columns + ratios, axis=1))

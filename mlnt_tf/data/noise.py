@@ -50,9 +50,12 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
     return read_matrix(noise.removeprefix("matrix:"), num_classes)
 
 
-def read_matrix(path, num_classes):
-    """A transition matrix from a .npy, .csv (commas) or .txt (white space or commas) file; see `transition_matrix`."""
-    flag = f"--noise=matrix:{path}"
+def read_matrix(path, num_classes, *, flag=None):
+    """A transition matrix from a .npy, .csv (commas) or .txt (white space or commas) file; see `transition_matrix`.
+
+    `flag` is what an error names, --noise=matrix:FILE unless given.
+    """
+    flag = flag or f"--noise=matrix:{path}"
     try:
         if pathlib.Path(path).suffix == ".npy":
             matrix = np.asarray(np.load(path)).astype(np.float64, casting="same_kind")

@@ -1,0 +1,119 @@
+"""T, p(given label | true label): as it was drawn, from a file or estimated; for the methods that correct by it."""
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from matplotlib.figure import Figure
+
+from mlnt_tf import files, mentor as mentoring
+from mlnt_tf.config import UserError
+from mlnt_tf.data import noise
+from mlnt_tf.methods import cross_entropy
+
+ANCHOR_PERCENTILE = 97
+
+
+def of_run(run):
+    """T as --transition_matrix asks; transition.npy and transition.png show it, beside the true one where that is known.
+
+    Estimating it takes a stage of cross entropy, whose best validated network predicts.
+
+    Returns:
+      (T, float64 [classes, classes] with a row for each true class; what results.json says of it).
+    """
+    source, true = source_of(run.config, run.examples), known(run.examples)
+    if source == "estimated":
+        stage, _ = cross_entropy.train_stage(run)
+
+    def find():
+        if source == "true":
+            return true
+        if source == "estimated":
+            return estimate(mentoring.predict(stage.network("student"), run.training_examples()))
+        return read(source, run.examples)
+
+    matrix = mentoring.kept_table(run.output_dir / "transition.npy", find)
+    report = {"source": source, "mean_absolute_difference": None, "frobenius_difference": None}
+    if true is not None:
+        report["mean_absolute_difference"] = float(np.abs(matrix - true).mean())
+        report["frobenius_difference"] = float(np.linalg.norm(matrix - true))
+        logging.info("transition matrix (%s): its entries lie %.4f from the true ones in the mean", source,
+                     report["mean_absolute_difference"])
+    if not (run.output_dir / "transition.png").exists():
+        draw(run.output_dir / "transition.png", {source: matrix} | ({} if true is None else {"true": true}),
+             run.examples.class_names)
+        with tf.summary.create_file_writer(str(run.output_dir / "transition")).as_default():
+            tf.summary.image("transition matrix", tf.io.decode_png(
+                (run.output_dir / "transition.png").read_bytes(), channels=3)[None], step=0)
+    return matrix, report
+
+
+def source_of(config, examples):
+    """Where T comes from: "true", "estimated" or a file; auto takes the true one where the noise is drawn here."""
+    if config.transition_matrix == "auto":
+        return "true" if examples.drawn_by is not None else "estimated"
+    return config.transition_matrix
+
+
+def check(config, examples):
+    """Raises UserError unless T can be had, and gives every label in training some probability."""
+    source = source_of(config, examples)
+    if source == "true" and known(examples) is None:
+        raise UserError("--transition_matrix=true: the true labels of this data set are not known; take estimated or a file.")
+    if source in ("true", "estimated"):
+        return
+    matrix = read(source, examples)
+    never = np.flatnonzero(matrix.sum(axis=0)[examples.train.labels] == 0)
+    if len(never):
+        raise UserError(f"--transition_matrix={source} lets no class be labelled "
+                        f"{examples.class_names[examples.train.labels[never[0]]]}, as {len(never)} training examples are: "
+                        "give its column a probability above 0.")
+
+
+def read(path, examples):
+    return noise.read_matrix(path, len(examples.class_names), flag=f"--transition_matrix={path}")
+
+
+def known(examples):
+    """The matrix that the noise was drawn by, or the shares counted where all true labels are known, or None."""
+    if examples.drawn_by is not None:
+        return examples.drawn_by
+    true, given, classes = examples.train.true_labels, examples.train.labels, len(examples.class_names)
+    if (true < 0).any():
+        return None
+    counts = np.zeros([classes, classes])
+    np.add.at(counts, (true, given), 1)
+    counts[counts.sum(axis=1) == 0] = 1 / classes  # of a class that training lacks nothing is known
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def estimate(probabilities):
+    """Row i of T: the prediction for the image most surely of class i, outliers left out (Patrini et al. 2017, eq. 12-13).
+
+    Args:
+      probabilities: [n, classes], predictions on the training images.
+
+    Returns:
+      float64 [classes, classes], rows summing to 1.
+    """
+    rows = []
+    for of_class in probabilities.T:
+        below = of_class < np.percentile(of_class, ANCHOR_PERCENTILE, method="higher")
+        rows.append(probabilities[np.where(below, of_class, -1.0 if below.any() else of_class).argmax()])
+    matrix = np.array(rows, np.float64)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def draw(path, matrices, class_names):
+    """A .png with a heat map of each matrix, {title: [classes, classes]}."""
+    figure = Figure(figsize=(5 * len(matrices) + 1, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axis, (title, matrix) in zip(axes, matrices.items()):
+        image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+        axis.set(title=title, xlabel="given", ylabel="true")
+        if len(class_names) <= 20:
+            axis.set_xticks(range(len(class_names)), class_names, rotation=90)
+            axis.set_yticks(range(len(class_names)), class_names)
+    figure.colorbar(image, ax=axes, label="p(given | true)")
+    with files.whole(path) as scratch:
+        figure.savefig(scratch, format="png")

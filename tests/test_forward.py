@@ -1,0 +1,96 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mlnt_tf
+import tiny
+from mlnt_tf import losses
+from mlnt_tf.config import UserError
+from mlnt_tf.examples import load_examples
+from mlnt_tf.methods import transition
+from mlnt_tf.methods.forward import Forward
+
+P = np.float32([.7, .2, .1])
+T = np.array([[.8, .2, 0], [0, 1, 0], [0, .3, .7]])
+
+
+@pytest.mark.parametrize("given, expected", [(0, .579818), (1, .994252), (2, 2.659260)])
+def test_forward_loss_by_hand(given, expected):
+    assert losses.forward_cross_entropy([given], np.log(P)[None], T).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_forward_logit_gradient_by_hand():
+    logits = tf.Variable(np.log(P)[None])
+    with tf.GradientTape() as tape:
+        loss = losses.forward_cross_entropy([1], logits, T)
+    np.testing.assert_allclose(tape.gradient(loss, logits)[0], [.321622, -.340541, .018919], atol=1e-6)
+
+
+def test_the_forward_loss_of_a_sure_network_is_finite():
+    assert losses.forward_cross_entropy([2], np.float32([[200., 0, -200]]), .9 * np.eye(3) + .1 / 3).numpy() == \
+        pytest.approx(-np.log(.1 / 3), abs=1e-4)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_forward_by_the_identity_is_cross_entropy_bit_for_bit(run_eagerly):
+    trained = []
+    for model in (mlnt_tf.CrossEntropy(tiny.dense()), Forward(tiny.dense(), matrix=np.eye(3))):
+        model.compile(learning_rate=.2, weight_decay=1e-4, run_eagerly=run_eagerly)
+        model.fit(tiny.dataset(6), verbose=0)
+        trained.append(tiny.weights(model.student))
+    for mine, theirs in zip(*trained):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_anchor_lies_strictly_below_the_97th_percentile():
+    of_first = np.arange(1, 101) / 100
+    probabilities = np.stack([of_first, 1 - of_first], axis=1)[np.random.default_rng(0).permutation(100)]
+    np.testing.assert_allclose(transition.estimate(probabilities)[0], [.97, .03])
+
+
+def test_estimated_rows_sum_to_one_and_equal_predictions_have_an_anchor():
+    np.testing.assert_allclose(transition.estimate(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
+
+
+def examples(**settings):
+    config = mlnt_tf.Config(train_examples=200, batch_size=32, **settings)
+    return config, load_examples(config)
+
+
+def test_the_true_matrix_is_that_of_our_noise():
+    config, loaded = examples(noise_rate=.5)
+    assert transition.source_of(config, loaded) == "true"
+    np.testing.assert_allclose(transition.known(loaded), .5 * np.eye(10) + .05)
+
+
+def test_without_noise_of_ours_the_matrix_is_estimated_and_true_is_refused():
+    config, loaded = examples(noise="none", transition_matrix="true")
+    unknown = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, true_labels=None))
+    assert transition.source_of(mlnt_tf.Config(), unknown) == "estimated" and transition.known(unknown) is None
+    with pytest.raises(UserError, match="--transition_matrix=true: the true labels.*not known"):
+        transition.check(config, unknown)
+
+
+def test_where_true_labels_are_known_the_true_matrix_is_counted():
+    _, loaded = examples()
+    counted = transition.known(dataclasses.replace(loaded, drawn_by=None))
+    np.testing.assert_allclose(counted.sum(axis=1), 1)
+    assert np.abs(counted - transition.known(loaded)).mean() < .05
+
+
+@pytest.mark.parametrize("text, message", [
+    ("1 0\n0 1\n", "square, 10 by 10"), ("one\n", "cannot be read"),
+    ("\n".join(["1 " + "0 " * 9] * 10), "lets no class be labelled")])
+def test_a_matrix_that_cannot_be_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        transition.check(*examples(transition_matrix=str(tmp_path / "t.txt")))
+    assert f"--transition_matrix={tmp_path}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_heat_maps_are_drawn_side_by_side(tmp_path):
+    transition.draw(tmp_path / "t.png", {"estimated": T, "true": np.eye(3)}, ("cat", "dog", "bird"))
+    height, width, _ = tf.io.decode_png((tmp_path / "t.png").read_bytes()).shape
+    assert width > 1.5 * height
