@@ -6,7 +6,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = [("mlnt_tf.config",), ("mlnt_tf.losses", "mlnt_tf.schedules", "mlnt_tf.optimizer", "mlnt_tf.files"),
           ("mlnt_tf.data", "mlnt_tf.models", "mlnt_tf.meta", "mlnt_tf.runtime", "mlnt_tf.devices", "mlnt_tf.flags",
-           "mlnt_tf.report", "mlnt_tf.plots"),
+           "mlnt_tf.report"),
           ("mlnt_tf.teacher", "mlnt_tf.mentor", "mlnt_tf.export", "mlnt_tf.callbacks", "mlnt_tf.examples",
            "mlnt_tf.checkpoints"),
           ("mlnt_tf.stage",), ("mlnt_tf.methods",), ("mlnt_tf.iterate",), ("mlnt_tf.train",),

@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from mlnt_tf import plots
-from mlnt_tf.compare import summary
+from mlnt_tf.compare import plots, summary
 
 
 def run(method, seed, best=None, last=.5, *, rate=.5, noise="symmetric", **changes):

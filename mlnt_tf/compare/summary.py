@@ -8,7 +8,8 @@ import math
 import pathlib
 import statistics
 
-from mlnt_tf import files, plots, report
+from mlnt_tf import files, report
+from mlnt_tf.compare import plots
 
 COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "seeds", "seconds", "peak MB")
 KEYS = ("best_accuracy", "last_accuracy", "curve", "seconds", "peak_memory_mb", "dataset", "versions")  # of a run
