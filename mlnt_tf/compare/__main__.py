@@ -105,7 +105,7 @@ def run(cells, output_dir, *, jobs, start):
 def note_machine(output_dir, jobs):
     """Keeps which machines trained, for the page."""
     here = machine()
-    line = f"{here['processor']}, {here['cores']} cores, {here['system']}; {jobs} runs side by side"
+    line = f"{here['processor']}, {here['cores']} cores, {here['system']}, --jobs={jobs}"
     known = machines(output_dir)
     if line not in known:
         files.write_json(output_dir / "machines.json", [*known, line])
