@@ -137,8 +137,7 @@ def main(argv=None, *, start=start):
         print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"mlnt_tf: {error.filename or output_dir} cannot be written ({error.strerror}); once it can, the same "
-              "command goes on.", file=sys.stderr)
+        print(f"mlnt_tf: stopped by {error}; once that is mended, the same command goes on.", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Terminated) as error:
         how, code = ("terminated", error.code) if isinstance(error, Terminated) else ("interrupted", 130)

@@ -95,8 +95,6 @@ def cells(options, passed_on):
     own = own_flags(options.set, methods)
     refuse_flags_of_the_grid(passed_on)
     base = flags.parse(["compare", *passed_on, f"--method={methods[0]}", *(f"--noise={noise}" for noise in noises[:1])])
-    if base.resume == "never":
-        raise UserError("--resume=never: a grid goes on where it stopped; leave it out, and name another --output_dir.")
     if rates and not any(map(has_rate, noises or [base.noise])):
         raise UserError(f"--noise_rates={options.noise_rates}: noise {', '.join(noises or [base.noise])} has no rate; "
                         "leave it out, or add symmetric or asymmetric to --noises.")
@@ -113,6 +111,9 @@ def cells(options, passed_on):
             config = flags.parse(["compare", *arguments])
         except UserError as error:
             raise UserError(f"{error} (in the run {place.name})") from error
+        if config.resume == "never":
+            raise UserError("--resume=never: a grid goes on where it stopped; leave it out, or name another "
+                            "--output_dir.")
         found.append(Cell(method, noise, rate, seed, config, arguments))
     if len({cell.directory for cell in found}) < len(found):
         raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")
@@ -120,7 +121,7 @@ def cells(options, passed_on):
 
 
 def has_rate(noise):
-    return noise.endswith("symmetric")
+    return noise in ("symmetric", "asymmetric")
 
 
 def listed(flag, text, kind=str):
