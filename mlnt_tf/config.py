@@ -36,6 +36,9 @@ METHODS = {
     "cross_entropy_ema": "mlnt_tf.methods.cross_entropy_ema",
     "cross_entropy_iterative": "mlnt_tf.methods.cross_entropy_iterative",
     "forward": "mlnt_tf.methods.forward",
+    "joint_optimization": "mlnt_tf.methods.joint_optimization",
+    "cnn_crf": "mlnt_tf.methods.cnn_crf",
+    "elr": "mlnt_tf.methods.elr",
     "gce": "mlnt_tf.methods.gce",
 }
 TRANSITIONS = ("auto", "true", "estimated")
@@ -144,6 +147,22 @@ class Config:
     transition_matrix: str = setting("auto", "T of forward and cnn_crf, p(given | true): true, estimated or a file of a row "
                                      "for each true class; auto is true where --noise is drawn here, else estimated.")
     gce_q: float = setting(0.7, "q of gce: near 0 it is cross entropy, at 1 the mean absolute error.", above=0, maximum=1)
+    elr_lambda: float = setting(3.0, "lambda of elr: strength of the pull; 0 is cross entropy.", minimum=0)
+    elr_beta: float = setting(0.7, "beta of elr: of the average of each example's predictions.", minimum=0, below=1)
+    joint_alpha: float = setting(1.2, "alpha of joint_optimization: weight of the prior loss.", minimum=0)
+    joint_beta: float = setting(0.8, "beta of joint_optimization: weight of the entropy loss.", minimum=0)
+    joint_labels: str = setting("soft", "Labels of joint_optimization: the mean of predictions, or its likeliest class.",
+                                choices=("soft", "hard"))
+    joint_epochs: int = setting(0, "Epochs of stage 1 of joint_optimization; 0 means five thirds of --epochs, which are "
+                                "stage 2's (paper: 200 and 120).", minimum=0)
+    joint_start_epoch: int = setting(0, "Labels of joint_optimization are renewed from the end of this epoch on; 0 means "
+                                     "35 % of stage 1 (paper: 70 of 200).", minimum=0)
+    joint_rate: float = setting(0.0, "Learning rate of stage 1 of joint_optimization; 0 means 0.4 of --learning_rate, "
+                                "which is stage 2's (paper: 0.08 and 0.2).", minimum=0)
+    crf_form: str = setting("analytic", "cnn_crf with true and given label independent given the image, or joined.",
+                            choices=("analytic", "exact"))
+    num_clean_labels: int = setting(1000, "Training examples whose true label cnn_crf is given, as many of each class; "
+                                    "fewer where there are fewer.", minimum=0)
     # How it runs
     device: str = setting("auto", "Device to run on.", choices=("auto", "cpu", "gpu"))
     precision: str = setting("auto", "auto takes bfloat16 where the device multiplies it natively.",
@@ -194,6 +213,16 @@ class Config:
     def baseline_epochs(self):
         """Epochs of the cross-entropy training that precedes the iterations."""
         return self.pretrain_epochs or self.epochs
+
+    @property
+    def joint_stage_epochs(self):
+        """Epochs of stage 1 of joint optimization."""
+        return self.joint_epochs or round(self.epochs * 5 / 3)
+
+    @property
+    def joint_start(self):
+        """The epoch, from 1, at whose end joint optimization renews the labels for the first time."""
+        return self.joint_start_epoch or max(round(0.35 * self.joint_stage_epochs), 1)
 
     @property
     def ramp_epochs(self):

@@ -54,7 +54,7 @@ def test_a_true_label_that_is_unknown_leaves_them_all_out():
     split = dataclasses.replace(SPLIT, true_labels=np.where(np.arange(COUNT) == 3, -1, TRUE).astype(np.int32))
     batch = next(iter(pipeline.training_batches(split, PLAIN, batch_size=4, steps_per_epoch=1, epochs=1, seed=0,
                                                 augmented=False)))
-    assert set(batch) == {"id", "image", "label"}
+    assert set(batch) == {"id", "position", "image", "label"}
 
 
 @pytest.mark.parametrize("first_step", [1, 4, 5])

@@ -112,6 +112,23 @@ class CrossEntropy(DistributedModel):
         """The loss of a batch, a float32 scalar: the place of another method's formula."""
         return losses.cross_entropy(batch["label"], logits)
 
+    def add_table(self, rows, columns, *, name, start=None):
+        """A float32 [rows, columns] that no gradient moves, a row for each training example; saved in checkpoints."""
+        return self.add_weight(shape=(rows, columns), name=name, trainable=False, aggregation="only_first_replica",
+                               initializer="zeros" if start is None else lambda *_, **__: tf.constant(start, tf.float32))
+
+    def rows(self, table, batch):
+        """The rows of a batch's examples, by their "position": [batch, columns]."""
+        return tf.gather(table.value, batch["position"])
+
+    def write_rows(self, table, batch, values):
+        """Writes values [batch, columns] to the rows of a batch's examples; every replica writes those of all."""
+        positions = batch["position"]
+        if self.replicas > 1:
+            context = tf.distribute.get_replica_context()
+            positions, values = (context.all_gather(tensor, axis=0) for tensor in (positions, values))
+        table.value.scatter_update(tf.IndexedSlices(tf.stop_gradient(values), positions))
+
     @property
     def trained_variables(self):
         """What the classification update moves."""

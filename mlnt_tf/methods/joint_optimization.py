@@ -1,0 +1,153 @@
+"""Joint Optimization of weights and labels (Tanaka, Ikami, Yamasaki, Aizawa, CVPR 2018)."""
+
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from mlnt_tf import checkpoints, files, schedules
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.stage import Outcome
+
+AVERAGED = 10  # epochs whose predictions make a label
+RATE_OF_PUBLISHED = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
+
+
+class SoftLabels(CrossEntropy):
+    """Cross entropy of soft labels, stage 2.
+
+    Args:
+      network: as of `CrossEntropy`.
+      labels: float32 [n, classes], a row for each training example.
+
+    A batch also has "position", int32 [batch]: the row of each example.
+    """
+
+    def __init__(self, network, *, labels, **kwargs):
+        super().__init__(network, **kwargs)
+        self.labels = self.add_table(*labels.shape, name="labels", start=labels)
+
+    def batch_loss(self, batch, logits):
+        return soft_cross_entropy(self.rows(self.labels, batch), logits)
+
+
+class JointOptimization(SoftLabels):
+    """L = Lc + alpha Lp + beta Le on labels that `UpdateLabels` renews, stage 1.
+
+    With alpha = beta = 0 and labels that stay it is cross entropy. On several replicas the batch mean of Lp is that of a
+    replica's share.
+
+    Args:
+      network, labels: as of `SoftLabels`; labels begin one-hot.
+      alpha: of Lp, which keeps the classes in proportion.
+      beta: of Le, which makes predictions sure.
+
+    Attributes:
+      predicted: float32 [n, classes], of each example's last training pass; its label before the first.
+    """
+
+    def __init__(self, network, *, labels, alpha, beta, **kwargs):
+        super().__init__(network, labels=labels, **kwargs)
+        self.alpha, self.beta = alpha, beta
+        self.predicted = self.add_table(*labels.shape, name="predicted", start=labels)
+
+    def batch_loss(self, batch, logits):
+        logits = tf.cast(logits, tf.float32)
+        self.write_rows(self.predicted, batch, tf.nn.softmax(logits))
+        loss = super().batch_loss(batch, logits)
+        if self.alpha:
+            loss += self.alpha * prior_loss(logits)
+        if self.beta:
+            loss += self.beta * entropy_loss(logits)
+        return loss
+
+
+def soft_cross_entropy(labels, logits):
+    """Lc = -mean sum y log s; labels [batch, classes], a constant."""
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(
+        labels=tf.stop_gradient(labels), logits=tf.cast(logits, tf.float32)))
+
+
+def prior_loss(logits):
+    """Lp = -sum_j 1/c log of the batch mean of s_j: least where the mean prediction is uniform."""
+    return -tf.reduce_mean(tf.math.log(tf.reduce_mean(tf.nn.softmax(logits), axis=0)))
+
+
+def entropy_loss(logits):
+    """Le = -mean sum s log s."""
+    return -tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=1))
+
+
+class UpdateLabels(keras.callbacks.Callback):
+    """At the end of each epoch from the `start`-th on a label is the mean of the example's last ten predictions.
+
+    Those of an epoch are one file, read through a memory map; a few more than ten are kept, for a training that goes on
+    from an older checkpoint. Put it before the callback that writes checkpoints.
+
+    Args:
+      directory: for the files, and for soft_labels.npy at the end.
+      start: epochs before the first update, at least 1.
+      kind: "soft", or "hard" for one-hot labels of the likeliest class.
+      true_labels: int32 [n], -1 where unknown: the share of labels that are right is logged as `label_accuracy`.
+    """
+
+    def __init__(self, directory, *, start, kind, true_labels):
+        super().__init__()
+        self.directory, self.start, self.kind, self.true_labels = directory, start, kind, true_labels
+
+    def path(self, epoch):
+        return self.directory / "predictions" / f"{epoch:05d}.npy"
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.path(epoch).parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(self.path(epoch)) as scratch:
+            np.save(scratch, self.model.predicted.numpy())
+        for path in sorted(self.path(epoch).parent.glob("*.npy")):
+            if path < self.path(max(epoch + 1 - AVERAGED - checkpoints.KEPT, 0)):
+                path.unlink()
+        if epoch + 1 >= self.start:
+            self.model.labels.assign(self.renewed(epoch))
+        known = self.true_labels >= 0
+        if known.any():
+            recovered = self.model.labels.numpy().argmax(axis=1) == self.true_labels
+            logs["label_accuracy"] = float(recovered[known].mean())
+            logging.info("labels that are right: %.1f %%", 100 * logs["label_accuracy"])
+
+    def renewed(self, epoch):
+        """The labels after an epoch: float32 [n, classes]."""
+        epochs = range(max(epoch + 1 - AVERAGED, 0), epoch + 1)
+        total = np.zeros(self.model.labels.shape, np.float32)
+        for one in epochs:
+            total += np.load(self.path(one), mmap_mode="r")
+        mean = total / len(epochs)
+        return mean if self.kind == "soft" else np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
+
+    def on_train_end(self, logs=None):
+        with files.whole(self.directory / "soft_labels.npy") as scratch:
+            np.save(scratch, self.model.labels.numpy())
+
+
+def train(run):
+    """Stage 1 at a constant rate finds labels, stage 2 trains a fresh network on them; exports its student."""
+    config, examples = run.config, run.examples
+    stage = run.stage("joint optimization")
+    given = np.eye(len(examples.class_names), dtype=np.float32)[examples.train.labels]
+    found = stage.train(
+        lambda network: JointOptimization(network, labels=given, alpha=config.joint_alpha, beta=config.joint_beta),
+        epochs=config.joint_stage_epochs, learning_rate=config.joint_rate or RATE_OF_PUBLISHED * config.learning_rate,
+        callbacks_of=lambda model: [UpdateLabels(stage.directory, start=config.joint_start, kind=config.joint_labels,
+                                                 true_labels=examples.train.true_labels)],
+        curves=("label_accuracy",) if (examples.train.true_labels >= 0).any() else ())
+    shutil.rmtree(stage.directory / "predictions", ignore_errors=True)
+    labels = np.load(stage.directory / "soft_labels.npy")
+    final = run.stage("joint retraining")
+    final.train(lambda network: SoftLabels(network, labels=labels), learning_rate=falling_twice(final))
+    return Outcome(final, "student", {"recovered_label_accuracy": found.get("label_accuracy", [None])[-1]})
+
+
+def falling_twice(stage):
+    """The rate of stage 2: a tenth after half of what comes before the last fall, another after it (40 and 80 of 120)."""
+    last = stage.learning_rate(stage.config.epochs)
+    return schedules.StepDecay(last, last.boundary and round(last.boundary / 2))
