@@ -69,9 +69,11 @@ def call(place, *arguments, start=None):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(compare, "POLL", .001)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {sent: signal.getsignal(sent) for sent in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     yield
-    signal.signal(signal.SIGTERM, handler)
+    for sent, handler in handlers.items():
+        signal.signal(sent, handler)
 
 
 def test_the_grid_is_every_method_noise_rate_and_seed():
@@ -231,7 +233,7 @@ def test_what_ends_the_grid_ends_its_runs(tmp_path, capsys, sent, code):
     children = []
 
     def start(cell, environment):
-        children.append(subprocess.Popen(["sleep", "60"], start_new_session=True))
+        children.append(subprocess.Popen(["sleep", "20"], start_new_session=True))
         if len(children) == 2:
             threading.Timer(.05, os.kill, [os.getpid(), sent]).start()
         return children[-1]
