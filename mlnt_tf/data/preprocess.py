@@ -18,7 +18,8 @@ class Normalizer:
 
     def __call__(self, images):
         """Images [..., height, width, channels] in 0 to 255, of any type, to float32."""
-        return tf.cast(images, tf.float32) / 255.0 - self.mean_image
+        mean = np.broadcast_to(self.mean_image, images.shape[-3:])  # TensorFlow is slow at it over a last axis of 3
+        return tf.cast(images, tf.float32) / 255.0 - mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,4 +62,5 @@ def crop_and_flip(image, shape, key):
     draws = tf.random.stateless_uniform([3], key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
     top, left = (tf.math.floormod(draws[axis], image.shape[axis] - shape[axis] + 1) for axis in range(2))
     cropped = tf.slice(image, [top, left, 0], shape)
-    return tf.where(tf.math.floormod(draws[2], 2) == 0, cropped, tf.reverse(cropped, axis=[1]))
+    cropped.set_shape(shape)
+    return tf.cond(tf.math.floormod(draws[2], 2) == 0, lambda: cropped, lambda: tf.reverse(cropped, axis=[1]))
