@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import resource
 import sys
 import time
 
@@ -55,11 +56,12 @@ def report(config, jit_compile):
     for record, reason in source.bad_images:
         print(f"does not decode: {record}: {reason}")
     print_duplicates(splits)
+    print_machine(config)
     inspection.check_bad_images(source.bad_images, sum(map(len, splits.values())) + len(source.bad_images),
                                 config.max_bad_images, lists="all are listed above")
     examples = examples_of(source, config)
     iterate.check_network(config, examples)
-    print_machine(examples, config)
+    print_memory(examples, config)
     print_time(examples, config, jit_compile)
 
 
@@ -116,19 +118,24 @@ def tell(what, groups):
         print("  " + " = ".join(map(text_of, group[:4])))
 
 
-def print_machine(examples, config):
-    """Versions, devices, the neighbour search, and memory needed against memory there."""
+def print_machine(config):
+    """Versions, devices and the neighbour search."""
     import tensorflow as tf
 
     from mlnt_tf import runtime
     from mlnt_tf.meta import neighbors
-    from mlnt_tf.models.registry import feature_extractor
 
     print(", ".join(f"{name} {version or 'absent'}" for name, version in runtime.versions().items()))
     gpus = tf.config.list_physical_devices("GPU")
     scann = neighbors.usable_scann(config.neighbor_backend) is not None
     print(f"devices: {len(gpus) or 'no'} GPU, {os.cpu_count()} cores; neighbours by "
           f"{'ScaNN' if scann else 'exact search, as ScaNN is switched off or does not load beside this TensorFlow'}")
+
+
+def print_memory(examples, config):
+    """What the data need, beside the memory there is; what the steps need is seen when they are timed."""
+    from mlnt_tf.models.registry import feature_extractor
+
     features = feature_extractor(examples.new_network(config), config.neighbor_features).output_shape[-1]
     count, pixels = len(examples.train), sum(split.images.nbytes for split in
                                              (examples.train, examples.validation, examples.test))
@@ -163,7 +170,8 @@ def print_time(examples, config, jit_compile):
               "real ones)")
     total = sum(seconds[kind] * count for kind, count in steps.items())
     print(f"in all {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} minutes), without "
-          "validation, mentor and neighbour search")
+          f"validation, mentor and neighbour search; memory at the peak of these steps: "
+          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
 def seconds_of_a_step(kind, examples, config, jit_compile):

@@ -60,7 +60,7 @@ def examples_of(source, config):
     if validation is None:
         train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
     else:
-        validation = corrupted(validation, matrix, config, first=source.train.ids[-1] + 1)
+        validation = corrupted(validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
     train = splits.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
         raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
@@ -110,14 +110,14 @@ def preprocess_for(config, images):
     return preprocessing.Preprocess(stored, shape, normalize)
 
 
-def corrupted(split, matrix, config, *, first=0):
+def corrupted(split, matrix, config, *, salt=noise.NOISE_SALT):
     """The split with our noise drawn on top of its labels, which are the true ones where no others are known.
 
     Args:
       matrix: p(given | true), or None for the labels as they are.
-      first: where the draws of this split begin.
+      salt: of the draws.
     """
     if matrix is None:
         return split
-    given = noise.corrupt(split.labels, first + split.ids, matrix, seed=config.seed, sampling=config.noise_sampling)
+    given = noise.corrupt(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling, salt=salt)
     return dataclasses.replace(split, labels=given, true_labels=split.with_true_labels().labels)

@@ -1,73 +1,21 @@
-"""python tests/measure_pipeline.py [memory|rates] [IMAGES …]: what the input costs, in memory and in time.
+"""python tests/measure_pipeline.py memory [IMAGES …]: what the input costs in memory.
 
-memory  resident memory of the real training pipeline (parallel reads, decode, shuffle, filter, neighbours, batch) over so
-        many generated records, as shards and as files; each in a process of its own. The files are a few hundred that all
-        the paths share.
-rates   images a second of one core's time, as a share of `tf.io.decode_jpeg` alone.
+Resident memory of the real training pipeline (parallel reads, decode, shuffle, filter, neighbours, batch) over so many
+generated records, as shards and as files; each in a process of its own. The files are a few hundred that all the paths
+share. How fast it is: python -m mlnt_tf.benchmark input.
 """
 
 import argparse
-import io
 import os
 import pathlib
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-
-SHARED, BATCH, STEPS = 256, 128, 300
-
-
-def jpegs(size):
-    import PIL.Image
-
-    encoded = []
-    for seed in range(SHARED):
-        blocks = np.random.default_rng(seed).integers(256, size=[8, 8, 3], dtype=np.uint8)
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(blocks).resize((size, size), PIL.Image.BICUBIC).save(buffer, "JPEG", quality=85)
-        encoded.append(buffer.getvalue())
-    return encoded
-
-
-def images_of(kind, count, root, *, size, stored):
-    """`count` generated images of one kind: shards of 10,000 records, or paths of shared files."""
-    import tensorflow as tf
-
-    from mlnt_tf.data import images
-
-    encoded = jpegs(size)
-    if kind == "files":
-        for row, content in enumerate(encoded):
-            (root / f"{row:03d}.jpg").write_bytes(content)
-        return images.FileImages(np.tile(np.array([f"{row:03d}.jpg".encode() for row in range(SHARED)]),
-                                         -(-count // SHARED))[:count], root=str(root), size=stored)
-    files = []
-    for shard in range(count // 10_000):
-        files.append(str(root / f"{size}_{shard:04d}"))
-        if not os.path.exists(files[-1]):
-            with tf.io.TFRecordWriter(files[-1]) as writer:
-                for row in range(10_000):
-                    writer.write(encoded[(shard + row) % SHARED])
-    return images.RecordImages(files, [10_000] * len(files), tf.identity, size=stored)
-
-
-def batches_of(images, *, steps, crop):
-    from mlnt_tf.data import pipeline, preprocess
-    from mlnt_tf.data.splits import Split
-
-    count, draws = len(images), np.random.default_rng(0)
-    split = Split(np.arange(count), draws.integers(10, size=count, dtype=np.int32), images, np.zeros(count, "S1"))
-    seen = preprocess.Preprocess(images.shape, (crop, crop, 3), preprocess.Normalizer(np.zeros(3, np.float32)))
-    return pipeline.training_batches(
-        split, seen, batch_size=BATCH, steps_per_epoch=steps, epochs=1, seed=0, augmented=True,
-        probability=draws.random(count, dtype=np.float32), threshold=.3,
-        neighbors=draws.integers(count, size=[count, 10], dtype=np.int32))
+BATCH, STEPS = 128, 300
 
 
 def resident():
@@ -76,51 +24,20 @@ def resident():
 
 def measure_memory(kind, count, root):
     """Prints MiB resident before the pipeline, after it ran, and at its peak."""
-    images = images_of(kind, count, root, size=32, stored=(32, 32))
+    from mlnt_tf.benchmark import feed
+
+    kinds = {"files": feed.file_images, "shards": feed.record_images}
+    images = kinds[kind](feed.jpegs(32), count, root, stored=(32, 32))
     before = resident()
-    for _ in batches_of(images, steps=STEPS, crop=28):
+    for _ in feed.training_batches(images, 28, BATCH, STEPS, filtered=True, scope="dataset"):
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{kind:8}{count:>10,}{before:>10.0f}{resident():>10.0f}{peak:>10.0f}")
 
 
-def measure_rates(root):
-    """Prints images a second of processor time, of the bare decoder and of the pipelines: medians of rounds in turn.
-
-    A rate is that of a long stream less a short one: what begins a stream is in both.
-    """
-    import tensorflow as tf
-
-    files, shards = (images_of(kind, 10_000, root, size=256, stored=(256, 256)) for kind in ("files", "shards"))
-    smaller = images_of("files", 10_000, root, size=256, stored=(128, 128))
-    encoded = tf.constant(jpegs(256))
-
-    def bare(steps):
-        decode = lambda row: tf.io.decode_jpeg(encoded[row % SHARED], channels=3)
-        return tf.data.Dataset.range(steps * BATCH).map(decode, num_parallel_calls=1).batch(BATCH)
-
-    kinds = {"tf.io.decode_jpeg": bare,
-             "files, crop 224": lambda steps: batches_of(files, steps=steps, crop=224),
-             "shards, crop 224": lambda steps: batches_of(shards, steps=steps, crop=224),
-             "files, resized to 128": lambda steps: batches_of(smaller, steps=steps, crop=112)}
-    taken = {name: [] for name in kinds}
-    for _ in range(3):
-        for name, stream in kinds.items():
-            seconds = []
-            for steps in (2, 10):
-                batches, began = stream(steps), time.process_time()
-                for _ in batches:
-                    pass
-                seconds.append(time.process_time() - began)
-            taken[name].append(8 * BATCH / (seconds[1] - seconds[0]))
-    base = np.median(taken["tf.io.decode_jpeg"])
-    for name, rates in taken.items():
-        print(f"{name:24}{np.median(rates):8.0f} images a second of processor time{np.median(rates) / base:8.2f}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "rates", "one"),
+    parser.add_argument("what", choices=("memory", "one"),
                         help="one: a single row of memory, of a kind and a number")
     parser.add_argument("counts", metavar="images", nargs="*", default=["10000", "100000", "1000000"])
     parser.add_argument("--kinds", nargs="*", default=["shards", "files"])
@@ -128,8 +45,6 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = pathlib.Path(arguments.root or scratch)
-        if arguments.what == "rates":
-            return measure_rates(root)
         if arguments.what == "one":
             return measure_memory(arguments.counts[0], int(arguments.counts[1]), root)
         print(f"{'':8}{'images':>10}{'before':>10}{'after':>10}{'peak':>10}  MiB resident, {STEPS} batches of {BATCH}",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.benchmark import __main__ as benchmark, arithmetic, search, step
+from mlnt_tf.benchmark import __main__ as benchmark, arithmetic, feed, search, step
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.meta import neighbors
 
@@ -60,10 +60,10 @@ def test_a_loop_counts_as_often_as_it_turns_and_a_condition_for_its_dearer_branc
     (dict(num_synthetic=10, synthetic_parallelism=4), 55), (dict(num_synthetic=10, fast_weights="head"), 7)])
 def test_a_step_costs_five_and_five_m_forward_passes(settings, forwards):
     """Section 1 of the method: teacher 1, shared forward 1, 2 M and 3 M, classification 3; without M teacher and 3."""
-    config = Config(model="preact_resnet8", width=4, **settings)
-    batch = step.synthetic_batch(8)
-    network = step.build_network("preact_resnet8", width=4, input_shape=step.INPUT_SHAPE, num_classes=10, seed=0)
-    forward = flops(lambda x: network(x, training=True), [8, *step.INPUT_SHAPE])
+    config = Config(model="preact_resnet8", width=4, image_size=32, batch_size=8, **settings)
+    batch = step.synthetic_batch(config)
+    network = step.build_network("preact_resnet8", width=4, input_shape=(32, 32, 3), num_classes=10, seed=0)
+    forward = flops(lambda x: network(x, training=True), [8, 32, 32, 3])
     counted = arithmetic.products(step.build_step(config, config.num_synthetic).get_concrete_function(batch))
     assert arithmetic.flops(counted) == pytest.approx(forwards * forward, rel=.01)
 
@@ -84,12 +84,33 @@ def test_every_counted_product_can_be_run_alone():
 
 
 def test_a_row_has_what_the_json_promises():
-    config = Config(model="cnn", width=4, batch_size=16, num_synthetic=2, precision="float32", jit_compile="false")
+    config = Config(model="cnn", width=4, image_size=8, batch_size=16, num_synthetic=2, precision="float32", jit_compile="false")
     row = step.measure(config, repeats=1)
     assert ISSUE_KEYS <= set(row)
     assert len(step.cells(row)) == len(step.HEADINGS)
     json.dumps(row)
     keras.config.set_dtype_policy("float32")
+
+
+def test_the_input_beside_decoder_and_step(monkeypatch):
+    monkeypatch.setattr(feed, "CIFAR10", 600)
+    monkeypatch.setattr(feed, "STEPS", (1, 2))
+    rows = feed.measure(16, repeats=1)
+    assert [row["share_of_decoder"] is None for row in rows] == [False, False, False, True, True]
+    config = Config(model="cnn", width=4, image_size=8, batch_size=16, num_synthetic=1, precision="float32", jit_compile="false")
+    row = feed.measure_step(config, rows, repeats=1)
+    assert row["images_consumed_per_second"] == pytest.approx(2 * 16 / row["ms_per_step"] * 1e3)  # both streams
+    assert len(feed.cells(rows[0])) == len(feed.HEADINGS) and len(feed.step_cells(row)) == len(feed.STEP_HEADINGS)
+    json.dumps(rows + [row])
+
+
+def test_the_streams_of_the_input_have_neighbors_and_a_filter(tmp_path):
+    stored = feed.record_images(feed.jpegs(16), 300, tmp_path, stored=(16, 16), shard=128)
+    assert len(list(tmp_path.iterdir())) == 3 and len(stored) == 300
+    batches = list(feed.streams(stored, 12, 8, 3, scope="dataset"))
+    assert len(batches) == 3 and batches[0]["meta"]["neighbor_labels"].shape == [8, feed.NEIGHBORS]
+    assert batches[0]["classification"]["image"].shape == [8, 12, 12, 3]
+    assert "neighbor_labels" not in batches[0]["classification"]
 
 
 def test_lists_are_run_side_by_side():

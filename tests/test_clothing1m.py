@@ -133,6 +133,13 @@ def test_a_broken_list_is_told_with_its_line(released, name, text, message):
         load(released)
 
 
+def test_a_key_listed_twice_is_told_with_both_lines(released):
+    keys = (released / "clean_val_key_list.txt").read_text().splitlines()
+    (released / "clean_val_key_list.txt").write_text("\n".join([*keys, keys[0]]) + "\n")
+    with pytest.raises(UserError, match=f"clean_val_key_list.txt, line {len(keys) + 1}: .* is in line 1 already"):
+        load(released)
+
+
 @pytest.mark.parametrize("arguments", [["fashion"], ["clothing1m"], ["clothing1m", "--source_dir=/nowhere"],
                                        ["clothing1m", "--nothing=1"],
                                        ["clothing1m", "--source_dir=/nowhere", "--check"]])

@@ -7,7 +7,7 @@ import pytest
 
 from mlnt_tf import examples
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, sources
+from mlnt_tf.data import images, listings, sources
 from pictures import encode, picture, tree
 
 JPEG = encode(picture(), "JPEG")
@@ -112,7 +112,18 @@ class TestFolder:
     def test_more_bad_images_than_allowed_are_an_error(self, pets):
         tree(pets, {"cat/empty.jpg": b""})
         told = refusal(folder, pets)
-        assert "1 of 21 images do not decode (cat/empty.jpg: empty file)" in told and "--max_bad_images=0.001" in told
+        assert "1 of 21 images do not decode (cat/empty.jpg: empty file)" in told and "to 0.0477." in told
+
+    def test_a_directory_that_cannot_be_read_is_named(self, pets, monkeypatch):
+        scan = os.scandir
+
+        def refuse(path):
+            if str(path).endswith("dog"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(listings.os, "scandir", refuse)
+        assert "dog cannot be read (Permission denied)" in refusal(folder, pets)
 
     def test_sizes_that_differ_ask_for_one(self, pets):
         tree(pets, {"cat/large.png": encode(picture((30, 40)))})

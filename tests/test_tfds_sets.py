@@ -113,15 +113,44 @@ def test_a_set_without_classes_is_refused(tmp_path):
         load(tmp_path, dataset="tfds:ages", noise="none")
 
 
-def test_a_split_that_is_not_there_is_taken_from_train(tmp_path):
+def store_mine(root, **labels):
     import tensorflow as tf
 
-    data = tf.data.Dataset.from_tensor_slices({"image": PIXELS, "label": TRUE})
     with quiet():
         tfds.dataset_builders.store_as_tfds_dataset(
-            name="mine", version="1.0.0", data_dir=str(tmp_path), split_datasets={"train": data},
+            name="mine", version="1.0.0", data_dir=str(root),
+            split_datasets={split: tf.data.Dataset.from_tensor_slices({"image": PIXELS, "label": column})
+                            for split, column in labels.items()},
             features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(32, 32, 3)),
                                                  "label": tfds.features.ClassLabel(names=list("abcdefghij"))}))
+
+
+def test_a_test_split_without_labels_gives_way_to_validation(tmp_path):
+    store_mine(tmp_path, train=TRUE, validation=WORSE % 7, test=np.full(COUNT, -1))
+    source = load(tmp_path, dataset="tfds:mine", noise="none")
+    np.testing.assert_array_equal(np.bincount(source.test.labels), np.bincount(WORSE % 7))
+    assert source.validation is None
+
+
+def test_a_training_split_without_labels_is_refused(tmp_path):
+    store_mine(tmp_path, train=np.where(TRUE == 3, -1, TRUE))
+    with pytest.raises(UserError, match="10 of the .* examples of its train split have no label"):
+        load(tmp_path, dataset="tfds:mine", noise="none")
+
+
+def test_a_damaged_shard_is_told_in_one_line(tmp_path):
+    store_mine(tmp_path, train=TRUE)
+    shard, = tmp_path.glob("mine/1.0.0/*tfrecord*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match="shards of train cannot be read") as caught:
+        load(tmp_path, dataset="tfds:mine", noise="none")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_that_is_not_there_is_taken_from_train(tmp_path):
+    store_mine(tmp_path, train=TRUE)
     source = load(tmp_path, dataset="tfds:mine", noise="none", test_fraction=.2)
     assert (len(source.train), len(source.test), source.class_names[2]) == (80, 20, "c")
     assert load(tmp_path, dataset="tfds:mine", noise="none", image_size=16).train.images.shape == (16, 16, 3)

@@ -1,4 +1,4 @@
-"""python -m mlnt_tf.benchmark step|neighbors|startup|all: tables a person can read, and JSON.
+"""python -m mlnt_tf.benchmark step|input|neighbors|startup|all: tables a person can read, and JSON.
 
 Each row is measured in a process of its own, one after another.
 """
@@ -19,10 +19,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from mlnt_tf import check_keras_backend
 from mlnt_tf.config import Config, UserError
 
-LISTS = ("model", "width", "batch_size", "num_synthetic", "precision", "meta_order", "fast_weights", "jit_compile",
-         "synthetic_parallelism", "meta_every")
-DEFAULTS = dict(model="preact_resnet32", width="32", batch_size="128", num_synthetic="0,1,4,10", precision="auto",
-                meta_order="first", fast_weights="all", jit_compile="auto", synthetic_parallelism="1", meta_every="1")
+DEFAULTS = dict(model="preact_resnet32", width="32", image_size="32", batch_size="128", num_synthetic="0,1,4,10",
+                precision="auto", meta_order="first", fast_weights="all", jit_compile="auto",
+                synthetic_parallelism="1", meta_every="1")
+LISTS = tuple(DEFAULTS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,7 +42,8 @@ def parse(argv):
                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("what", choices=(*MEASURES, "all"))
     for name in LISTS:
-        parser.add_argument(f"--{name}", default=DEFAULTS[name], help="of step and startup: a value, or some with commas between")
+        parser.add_argument(f"--{name}", default=DEFAULTS[name],
+                            help="of step, input and startup: a value, or some with commas between")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps, of which the median is told")
     parser.add_argument("--points", default="10000,100000,1000000", help="of neighbors: how many features")
     parser.add_argument("--features", type=int, default=512, help="of neighbors: their dimension")
@@ -68,6 +69,8 @@ def configs(options):
                 lists[name] = [int(value) for value in values]
             except ValueError as error:
                 raise UserError(f"--{name}={','.join(values)} must be whole numbers, commas between.") from error
+    if 0 in lists["image_size"]:
+        raise UserError(f"--image_size={options.image_size}: each must be at least 1.")
     return [Config(**dict(zip(LISTS, values))) for values in itertools.product(*lists.values())]
 
 
@@ -103,10 +106,27 @@ def startups(options):
     from mlnt_tf.runtime import resolve
 
     rows = [alone(step.start, resolve(config), launched=time.time()) for config in configs(options)]
-    names = ("network", "width", "num_synthetic", "precision", "import_seconds", "first_step_seconds", "seconds")
+    names = ("network", "width", "image_size", "batch_size", "num_synthetic", "precision", "import_seconds",
+             "first_step_seconds", "seconds")
     print_table(names, [[f"{row[name]:.1f}" if name.endswith("seconds") else row[name] for name in names]
                         for row in rows])
     return rows
+
+
+def inputs(options):
+    from mlnt_tf.benchmark import feed
+    from mlnt_tf.runtime import resolve
+
+    rows, steps = [], []
+    for batch_size in sorted({config.batch_size for config in configs(options)}):
+        print(f"two streams, batches of {batch_size}:")
+        rates = alone(feed.measure, batch_size, repeats=options.repeats)
+        print_table(feed.HEADINGS, map(feed.cells, rates))
+        rows += rates
+        steps += [alone(feed.measure_step, resolve(config), rates, repeats=options.repeats)
+                  for config in configs(options) if config.batch_size == batch_size]
+    print_table(feed.STEP_HEADINGS, map(feed.step_cells, steps))
+    return rows + steps
 
 
 def searches(options):
@@ -137,7 +157,7 @@ def main(argv=None):
         for name, measure in MEASURES.items():
             if options.what in (name, "all"):
                 print(f"{name}:", flush=True)
-                rows += measure(options)
+                rows += [{"measure": name, **row} for row in measure(options)]
     except UserError as error:
         print(f"mlnt_tf.benchmark: {error}", file=sys.stderr)
         return 2
@@ -149,7 +169,7 @@ def main(argv=None):
     return 0
 
 
-MEASURES = {"step": steps, "neighbors": searches, "startup": startups}
+MEASURES = {"step": steps, "input": inputs, "neighbors": searches, "startup": startups}
 
 if __name__ == "__main__":
     sys.exit(main())

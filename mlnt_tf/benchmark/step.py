@@ -12,9 +12,9 @@ from mlnt_tf.benchmark import arithmetic
 from mlnt_tf.methods.mlnt import MLNT
 from mlnt_tf.models.registry import build_network
 
-INPUT_SHAPE, CLASSES, NEIGHBORS = (32, 32, 3), 10, 10
-HEADINGS = ("network", "width", "batch", "M", "precision", "order", "fast", "XLA", "ms/step", "+-", "images/s",
-            "x cross entropy", "GFLOP/s", "ceiling", "share", "peak MB", "first step s")
+CLASSES, NEIGHBORS = 10, 10
+HEADINGS = ("network", "width", "pixels", "batch", "M", "precision", "order", "fast", "XLA", "ms/step", "+-",
+            "images/s", "x cross entropy", "GFLOP/s", "ceiling", "share", "peak MB", "first step s")
 
 
 def measure(config, *, repeats):
@@ -30,7 +30,7 @@ def measure(config, *, repeats):
     """
     began = time.perf_counter()
     keras.config.set_dtype_policy(config.precision)
-    batch = synthetic_batch(config.batch_size)
+    batch = synthetic_batch(config)
     step = build_step(config, config.num_synthetic)
     step(batch)
     first = time.perf_counter() - began
@@ -43,8 +43,9 @@ def measure(config, *, repeats):
     alone = arithmetic.seconds_alone(counts)
     median = statistics.median(seconds)
     return {
-        "network": config.model, "width": config.width, "batch_size": config.batch_size,
-        "num_synthetic": config.num_synthetic, "precision": config.precision, "meta_order": config.meta_order,
+        "network": config.model, "width": config.width, "image_size": config.image_size,
+        "batch_size": config.batch_size, "num_synthetic": config.num_synthetic,
+        "precision": config.precision, "meta_order": config.meta_order,
         "fast_weights": config.fast_weights, "synthetic_parallelism": config.synthetic_parallelism,
         "jit_compile": config.jit_compile == "true",
         "ms_per_step": 1e3 * median, "spread_ms": 500 * (max(seconds) - min(seconds)),
@@ -58,16 +59,17 @@ def start(config, launched):
     """One row of `startup`: from `launched` (time.time(), before this process began) to the end of the first step."""
     ready = time.time()
     keras.config.set_dtype_policy(config.precision)
-    build_step(config, config.num_synthetic)(synthetic_batch(config.batch_size))["loss"].numpy()
+    build_step(config, config.num_synthetic)(synthetic_batch(config))["loss"].numpy()
     done = time.time()
-    return {"network": config.model, "width": config.width, "num_synthetic": config.num_synthetic,
+    return {"network": config.model, "width": config.width, "image_size": config.image_size,
+            "batch_size": config.batch_size, "num_synthetic": config.num_synthetic,
             "precision": config.precision, "jit_compile": config.jit_compile == "true",
             "import_seconds": ready - launched, "first_step_seconds": done - ready, "seconds": done - launched}
 
 
 def cells(row):
     """A row as the table prints it, under HEADINGS."""
-    return (row["network"], row["width"], row["batch_size"], row["num_synthetic"], row["precision"],
+    return (row["network"], row["width"], row["image_size"], row["batch_size"], row["num_synthetic"], row["precision"],
             row["meta_order"], row["fast_weights"], "on" if row["jit_compile"] else "off",
             f"{row['ms_per_step']:.1f}", f"{row['spread_ms']:.1f}", f"{row['images_per_second']:.1f}",
             f"{row['ratio_to_cross_entropy']:.2f}", f"{row['gflops']:.0f}", f"{row['ceiling_gflops']:.0f}",
@@ -75,18 +77,23 @@ def cells(row):
             f"{row['first_step_seconds']:.1f}")
 
 
-def synthetic_batch(size, *, seed=0):
-    """A batch of noise in the shape of CIFAR-10: what is in it does not change the time."""
-    draws = np.random.default_rng(seed)
+def synthetic_batch(config, *, seed=0):
+    """A batch of noise, `image_size` wide and high: what is in it does not change the time."""
+    draws, size = np.random.default_rng(seed), config.batch_size
     return {"id": tf.range(size, dtype=tf.int64),
-            "image": tf.constant(draws.normal(size=[size, *INPUT_SHAPE]), tf.float32),
+            "image": tf.constant(draws.normal(size=[size, *input_shape(config)]), tf.float32),
             "label": tf.constant(draws.integers(CLASSES, size=size), tf.int32),
             "neighbor_labels": tf.constant(draws.integers(CLASSES, size=[size, NEIGHBORS]), tf.int32)}
 
 
+def input_shape(config):
+    return config.image_size, config.image_size, 3
+
+
 def build_step(config, num_synthetic):
     """The compiled step of a new model, teacher included: a function of a batch."""
-    network = build_network(config.model, width=config.width, input_shape=INPUT_SHAPE, num_classes=CLASSES, seed=0)
+    network = build_network(config.model, width=config.width, input_shape=input_shape(config),
+                            num_classes=CLASSES, seed=0)
     model = MLNT(network, num_synthetic=num_synthetic, transfer_ratio=config.transfer_ratio,
                  inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
                  meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism)

@@ -49,8 +49,10 @@ def read_release(root, flag):
     labels = {name: read_labels(root / name, len(class_names), flag) for name in (NOISY, CLEAN)}
     listings = {}
     for split, (keys, table) in LISTS.items():
-        rows = []
+        rows, listed = [], {}
         for line, key in enumerate(read_lines(root / keys, flag), start=1):
+            if listed.setdefault(key, line) != line:
+                raise UserError(f"{flag}={root}: {keys}, line {line}: {key} is in line {listed[key]} already; remove one.")
             if key not in labels[table]:
                 raise UserError(f"{flag}={root}: {keys}, line {line}: {key} has no label in {table}.")
             rows.append((key, labels[table][key], labels[CLEAN].get(key, -1)))

@@ -1,6 +1,7 @@
 """Every image file decoded once before training: which are bad, how large they are, which have the same content."""
 
 import dataclasses
+import math
 import os
 import time
 
@@ -73,7 +74,8 @@ def check_bad_images(bad, count, allowed, *, lists="python -m mlnt_tf.check list
     """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of fewer."""
     told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3]) + ("; …" if bad[3:] else "")
     if len(bad) > allowed * count:
+        enough = math.ceil(1e4 * len(bad) / count) / 1e4
         raise UserError(f"{len(bad)} of {count} images do not decode ({told}): mend or remove them ({lists}), or raise "
-                        f"--max_bad_images={allowed:g}, the share that may be left out.")
-    if bad:
+                        f"--max_bad_images={allowed:g}, the share that may be left out, to {enough:g}.")
+    if bad and allowed < 1:  # by 1 only `check` asks, which judges later
         logging.warning("%d of %d images do not decode and are left out: %s", len(bad), count, told)

@@ -55,8 +55,12 @@ def load_folder(config):
                         "DIR/CLASS/image.jpg or DIR/train/CLASS/image.jpg, two classes at least.")
     listings = {}
     for name, tree in trees.items():
-        rows = [(path, label, -1) for label, directory in enumerate(classes)
-                for path in image_files(root, os.path.join(tree, directory))]
+        try:
+            rows = [(path, label, -1) for label, directory in enumerate(classes)
+                    for path in image_files(root, os.path.join(tree, directory))]
+        except OSError as error:
+            raise UserError(f"--data_dir={root}: {error.filename} cannot be read ({error.strerror}): make it readable, "
+                            "or move it away.") from error
         if rows:
             listings[name] = Listing.of(rows)
     return source_of_files(config, root, tuple(classes), listings)

@@ -1,6 +1,7 @@
 """Synthetic label noise: a transition matrix, and draws that hang on (seed, example id), never on reading order."""
 
 import pathlib
+import re
 import zipfile
 
 import numpy as np
@@ -9,7 +10,7 @@ from mlnt_tf.config import UserError
 
 # CIFAR-10 (Patrini et al. 2017): truck to automobile, bird to airplane, deer to horse, cat and dog to each other.
 CIFAR10_PAIRS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-NOISE_SALT = 0x6E6F697365
+NOISE_SALT, VALIDATION_NOISE_SALT = 0x6E6F697365, 0x76616C6E
 
 
 def is_ours(noise):
@@ -26,7 +27,7 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
       rate: r.
       num_classes: c.
       symmetric_includes_true: whether a redrawn label may be the true one.
-      dataset: "cifar10", "tfds:cifar10" too, has pairs of its own.
+      dataset: "cifar10", "tfds:cifar10" and its versions too, has pairs of its own.
 
     Returns:
       float64 [classes, classes], a row for each true class.
@@ -42,7 +43,7 @@ def transition_matrix(noise, rate, num_classes, *, symmetric_includes_true=True,
             return (1 - rate) * identity + rate / num_classes
         return (1 - rate) * identity + rate / (num_classes - 1) * (1 - identity)
     if noise == "asymmetric":
-        has_pairs = dataset in ("cifar10", "tfds:cifar10")
+        has_pairs = re.fullmatch("(tfds:)?cifar10([:/].*)?", dataset or "")
         pairs = CIFAR10_PAIRS if has_pairs else {i: (i + 1) % num_classes for i in range(num_classes)}
         for true, wrong in pairs.items():
             identity[true, true], identity[true, wrong] = 1 - rate, rate
@@ -94,14 +95,14 @@ def uniform(ids, *, seed, salt):
     return np.random.Generator(np.random.Philox(key=[seed, salt])).random(int(ids.max()) + 1)[ids]
 
 
-def corrupt(labels, ids, matrix, *, seed, sampling):
+def corrupt(labels, ids, matrix, *, seed, sampling, salt=NOISE_SALT):
     """The given labels.
 
     Args:
       labels: int [n], true.
       ids: int64 [n].
       matrix: float64 [classes, classes], p(given | true).
-      seed: of the draws.
+      seed, salt: of the draws.
       sampling: "bernoulli" draws each label on its own; "exact" splits each class in the row's proportions (largest
         remainder), so that the share of wrong labels is what the matrix says: give it all the examples there are,
         since an id's rank among them counts.
@@ -109,7 +110,7 @@ def corrupt(labels, ids, matrix, *, seed, sampling):
     Returns:
       int32 [n].
     """
-    draws = uniform(ids, seed=seed, salt=NOISE_SALT)
+    draws = uniform(ids, seed=seed, salt=salt)
     given = np.asarray(labels, np.int32).copy()
     for true in np.unique(labels):
         members = np.flatnonzero(labels == true)

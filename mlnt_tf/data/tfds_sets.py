@@ -150,6 +150,13 @@ def source_of_builder(builder, config, *, true_label=None, record=None, added_to
     read = functools.partial(record_split, builder, image=image, label=label, true_label=true_label, record=record,
                              size=size)
     splits = {name: read(stored) for name, stored in names.items()}
+    if "validation" in splits and (splits["test"].labels < 0).all():
+        logging.info("the test split has no labels: the validation split takes its place")
+        splits["test"] = splits.pop("validation")
+    for name, split in splits.items():
+        if (split.labels < 0).any():
+            raise UserError(f"--dataset={config.dataset}: {(split.labels < 0).sum()} of the {len(split)} examples of its "
+                            f"{name} split have no label: take a data set, or a version of it, that has them.")
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out(splits["train"], fraction=config.test_fraction, seed=0,
                                                    salt=TEST_SALT)
@@ -180,7 +187,11 @@ def record_split(builder, names, *, image, label, true_label, record, size):
         return {"labels": found["labels"].astype(np.int32), "true": found["true"].astype(np.int32),
                 "records": found["records"].astype("S")}
 
-    found = remembered("labels", files, find_labels, of=(LABELS_VERSION, label, true_label, record))
+    try:
+        found = remembered("labels", files, find_labels, of=(LABELS_VERSION, label, true_label, record))
+    except tf.errors.OpError as error:
+        raise UserError(f"{builder.data_path}: the shards of {', '.join(names)} cannot be read ({first_line(error)}): "
+                        "prepare the data set again.") from error
     records = found["records"] if record else np.array([f"{path.rpartition('/')[2]}__{row}".encode() for path, length
                                                         in zip(files, lengths) for row in range(length)])
     images = RecordImages(files, lengths, lambda serialized: parse(serialized)[image], size=size)
