@@ -146,7 +146,8 @@ class Config:
     # Other methods
     transition_matrix: str = setting("auto", "T of forward and cnn_crf, p(given | true): true, estimated or a file of a row "
                                      "for each true class; auto is true where --noise is drawn here, else estimated.")
-    gce_q: float = setting(0.7, "q of gce: near 0 it is cross entropy, at 1 the mean absolute error.", above=0, maximum=1)
+    gce_q: float = setting(0.7, "q of gce: near 0 it is cross entropy, at 1 the mean absolute error.", above=0,
+                           maximum=1)
     elr_lambda: float = setting(3.0, "lambda of elr: strength of the pull; 0 is cross entropy.", minimum=0)
     elr_beta: float = setting(0.7, "beta of elr: of the average of each example's predictions.", minimum=0, below=1)
     joint_alpha: float = setting(1.2, "alpha of joint_optimization: weight of the prior loss.", minimum=0)

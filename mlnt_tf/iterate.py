@@ -38,8 +38,8 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
 
 
 def method_of(config):
-    """The module of --method: `train(run)` takes a `stage.Run` and returns a `stage.Outcome`; it may have `check(config,
-    examples, network)`, which raises UserError where the run cannot be what the flags ask."""
+    """The module of --method: its `train(run)` takes a `stage.Run` and returns a `stage.Outcome`; it may have
+    `check(config, examples, network)`, which raises UserError where the run cannot be what the flags ask."""
     return importlib.import_module(METHODS[config.method])
 
 

@@ -80,7 +80,7 @@ def forward_cross_entropy(labels, logits, matrix):
       float32 scalar.
     """
     logits = tf.cast(logits, tf.float32)
-    columns = tf.gather(tf.transpose(tf.math.log(tf.cast(matrix, tf.float32))), labels)  # log T[:, label], [batch, classes]
+    columns = tf.gather(tf.math.log(tf.cast(matrix, tf.float32)), labels, axis=1)  # log T[i, label], [classes, batch]
     apart = tf.identity(logits)  # where T = I its gradients cancel before they meet that of the cross entropy
     ratios = apart - tf.gather(apart, labels, axis=1, batch_dims=1)[:, None]  # log p_i / p_label
-    return cross_entropy(labels, logits) - tf.reduce_mean(tf.reduce_logsumexp(columns + ratios, axis=1))
+    return cross_entropy(labels, logits) - tf.reduce_mean(tf.reduce_logsumexp(tf.transpose(columns) + ratios, axis=1))

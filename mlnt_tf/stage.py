@@ -44,8 +44,8 @@ class Run:
 
 
 class Outcome(typing.NamedTuple):
-    """What a method returns: the stage and the role ("student" or "teacher") of the network to export, and what it adds to
-    results.json."""
+    """What a method returns: the stage and the role ("student" or "teacher") of the network to export, and what it adds
+    to results.json."""
 
     stage: "Stage"
     role: str
@@ -57,9 +57,8 @@ class Stage:
 
     def __init__(self, name, run):
         self.name, self.directory = name, run.output_dir / name.replace(" ", "_")
-        self.config, self.examples, self.jit_compile, self.devices = (
-            run.config, run.examples, run.jit_compile, run.devices)
-        devices = self.devices
+        self.config, self.examples, self.jit_compile = run.config, run.examples, run.jit_compile
+        self.devices = devices = run.devices
         self.checkpoints = self.directory / "checkpoints"
         self.position, self.arrays = checkpoints.newest(self.checkpoints)  # where an interrupted call left it
         self.began = time.monotonic() - self.position.seconds
@@ -108,14 +107,14 @@ class Stage:
             self.config.learning_rate,
             decay and round(decay / self.config.epochs * epochs * self.examples.steps_per_epoch))
 
-    def train(self, new_model, *, epochs=None, learning_rate=None, callbacks_of=lambda model: (), curves=()):
+    def train(self, new_model, *, epochs=None, learning_rate=None, also=(), curves=()):
         """Trains a model of a network from the initial weights to the end, or takes what an earlier call has finished.
 
         Args:
           new_model: function of a network, a `CrossEntropy` (mlnt_tf.methods.cross_entropy) around it.
           epochs: --epochs, unless given.
           learning_rate: a number or schedule; that of the flags, unless given.
-          callbacks_of, curves: as of `fit`.
+          also, curves: as of `fit`.
 
         Returns:
           the results of the stage.
@@ -129,16 +128,16 @@ class Stage:
                           weight_decay=config.weight_decay, jit_compile=self.jit_compile,
                           steps_per_execution=config.steps_per_execution)
         ramp_epochs = config.ramp_epochs * epochs / config.epochs  # the same share of them
-        return self.finish(self.fit(model, self.batches(epochs), epochs, ramp_epochs=ramp_epochs,
-                                    callbacks_of=callbacks_of, curves=curves))
+        return self.finish(self.fit(model, self.batches(epochs), epochs, ramp_epochs=ramp_epochs, also=also,
+                                    curves=curves))
 
-    def fit(self, model, batches, epochs, *, ramp_epochs, callbacks_of=lambda model: (), curves=()):
+    def fit(self, model, batches, epochs, *, ramp_epochs, also=(), curves=()):
         """Trains, validates each epoch, keeps the best networks, and measures them; the results of both roles.
 
         Goes on from the newest checkpoint: `batches` begin where it stands. gamma ramps over `ramp_epochs`.
 
         Args:
-          callbacks_of: function of the model, once it is restored: callbacks whose epoch ends before its checkpoint.
+          also: callbacks of the method's own, whose epoch ends before its checkpoint is written.
           curves: names of what they add to the logs of an epoch, to be reported epoch by epoch.
         """
         config, examples, steps = self.config, self.examples, self.examples.steps_per_epoch
@@ -158,7 +157,7 @@ class Stage:
         with saving.watching():
             model.fit(self.devices.distributed(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
                       steps_per_epoch=steps, validation_data=self.devices.distributed(validation), verbose=0, shuffle=False,
-                      callbacks=[callbacks.StopOnNonFinite(), teacher, *callbacks_of(model), saving, *best,
+                      callbacks=[callbacks.StopOnNonFinite(), teacher, *also, saving, *best,
                                  callbacks.Progress(self.name, epochs),
                                  callbacks.Logs(self.directory, position.history)])
         test = examples.batches(examples.test, config, multiple=self.devices.replicas)

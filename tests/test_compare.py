@@ -126,6 +126,7 @@ def test_noise_without_a_rate_is_one_run():
     (["--jobs=0"], "--jobs=0"), (["--jobs=two"], "--jobs"), (["--seed=1"], "write --seeds="),
     (["--noise_rate=0.1"], "write --noise_rates="), (["--epohcs=3"], "did you mean --epochs?"),
     (["--set=forward:--epochs=3"], "--set=forward:--epochs=3"), (["--set=mlnt:epochs=3"], "write METHOD:--FLAG=VALUE"),
+    (["--set=mlnt:--train_examples=9"], "--train_examples=0 for cross_entropy, --train_examples=9 for mlnt"),
     (["--set=mlnt:--epochs=many"], "in the run mlnt"), (["--set=mlnt:--seed=3"], "write --seeds="),
     (["--resume=never"], "--resume=never"), (["--set=mlnt:--resume=never"], "--resume=never"),
     (["--flagfile=nowhere.flags"], "nowhere.flags"), (["mlnt"], "'mlnt' is no flag")])

@@ -50,5 +50,8 @@ def weights(network):
 
 def positioned(steps, **kwargs):
     """The same batches, with the row of each example."""
-    return dataset(steps, **kwargs).enumerate().map(
-        lambda step, batch: {**batch, "position": tf.cast(step, tf.int32) * len(batch["label"]) + tf.range(len(batch["label"]))})
+    def add(step, batch):
+        count = len(batch["label"])
+        return {**batch, "position": tf.cast(step, tf.int32) * count + tf.range(count)}
+
+    return dataset(steps, **kwargs).enumerate().map(add)

@@ -11,6 +11,9 @@ from mlnt_tf.benchmark.__main__ import Parser
 from mlnt_tf.compare import summary
 from mlnt_tf.config import METHODS, Config, UserError
 
+OF_THE_DATA = ("dataset", "data_dir", "csv_columns", "class_names", "use_clean_train", "max_bad_images",
+               "train_examples", "validation_fraction", "test_fraction", "validation_labels", "image_size", "crop_size",
+               "noise_sampling", "symmetric_includes_true")
 OF_THE_GRID = {"method": "methods", "seed": "seeds", "noise": "noises", "noise_rate": "noise_rates"}
 
 
@@ -115,6 +118,11 @@ def cells(options, passed_on):
             raise UserError("--resume=never: a grid goes on where it stopped; leave it out, or name another "
                             "--output_dir.")
         found.append(Cell(method, noise, rate, seed, config, arguments))
+        for name in OF_THE_DATA:
+            here, first = getattr(config, name), getattr(found[0].config, name)
+            if here != first:
+                raise UserError(f"--{name}={here} for {method}, --{name}={first} for {found[0].method}: methods are "
+                                "compared on the same data; leave it out of --set and its flag files.")
     if len({cell.directory for cell in found}) < len(found):
         raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")
     return found

@@ -20,8 +20,9 @@ CLEAN_SALT = 0x636C65616E
 class CNNCRF(CrossEntropy):
     """A network of two heads, a for the true label t and b for the given label n, trained by expectation maximization.
 
-    E step: q of t, from the network and, by a weight alpha that falls with the epochs, from p_aux(t | n); examples with a
-    clean label have q = that label. "analytic": t and n are independent given the image, the loss is CE(b, n) + CE(a, q).
+    E step: q of t, from the network and, by a weight alpha that falls with the epochs, from p_aux(t | n); examples with
+    a clean label have q = that label. "analytic": t and n are independent given the image, the loss is CE(b, n) +
+    CE(a, q).
     "exact": they are joined by an energy -W[n, t] more, the loss is -E_q log p(n, t), over all classes^2 states.
 
     Args:
@@ -32,8 +33,8 @@ class CNNCRF(CrossEntropy):
       form: "analytic" or "exact".
       seed: of the weights of b.
 
-    The student gives the logits of p(t): a itself, or in the exact form the marginal over n. A batch also has "position",
-    int32 [batch]: the row of each example.
+    The student gives the logits of p(t): a itself, or in the exact form the marginal over n. A batch also has
+    "position", int32 [batch]: the row of each example.
     """
 
     def __init__(self, network, *, matrix, clean_labels, steps_per_epoch, form="analytic", seed=0, **kwargs):
@@ -169,8 +170,8 @@ def new_cnn_crf(config, examples, network, **kwargs):
 def check(config, examples, network):
     transition.check(config, examples)
     if config.num_clean_labels and (examples.train.true_labels < 0).all():
-        raise UserError(f"--num_clean_labels={config.num_clean_labels}: no true label of the training examples is known; "
-                        "take --num_clean_labels=0, or data that bring true labels.")
+        raise UserError(f"--num_clean_labels={config.num_clean_labels}: no true label of the training examples is "
+                        "known; take --num_clean_labels=0, or data that bring true labels.")
     try:
         new_cnn_crf(config, examples, network, matrix=np.eye(len(examples.class_names)), clean_labels=[-1])
     except ValueError as error:

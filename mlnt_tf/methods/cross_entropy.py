@@ -115,7 +115,7 @@ class CrossEntropy(DistributedModel):
     def add_table(self, rows, columns, *, name, start=None):
         """A float32 [rows, columns] that no gradient moves, a row for each training example; saved in checkpoints."""
         return self.add_weight(shape=(rows, columns), name=name, trainable=False, aggregation="only_first_replica",
-                               initializer="zeros" if start is None else lambda *_, **__: tf.constant(start, tf.float32))
+                               initializer="zeros" if start is None else lambda *_, **__: tf.constant(start))
 
     def rows(self, table, batch):
         """The rows of a batch's examples, by their "position": [batch, columns]."""

@@ -33,8 +33,8 @@ def train(run):
             best = stage, role, validation
     stage, role, validation = best
     if highest > validation:
-        logging.warning("cross entropy validated at %.1f %%, above the %.1f %% of the %s %s that is exported: train longer, "
-                        "or take --method=cross_entropy_ema.", 100 * highest, 100 * validation, stage.name, role)
+        logging.warning("cross entropy validated at %.1f %%, above the %.1f %% of the %s %s that is exported: train "
+                        "longer, or take --method=cross_entropy_ema.", 100 * highest, 100 * validation, stage.name, role)
     return Outcome(stage, role)
 
 

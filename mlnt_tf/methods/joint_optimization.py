@@ -36,8 +36,8 @@ class SoftLabels(CrossEntropy):
 class JointOptimization(SoftLabels):
     """L = Lc + alpha Lp + beta Le on labels that `UpdateLabels` renews, stage 1.
 
-    With alpha = beta = 0 and labels that stay it is cross entropy. On several replicas the batch mean of Lp is that of a
-    replica's share.
+    With alpha = beta = 0 and labels that stay it is cross entropy. On several replicas the batch mean of Lp is that of
+    a replica's share.
 
     Args:
       network, labels: as of `SoftLabels`; labels begin one-hot.
@@ -137,8 +137,8 @@ def train(run):
     found = stage.train(
         lambda network: JointOptimization(network, labels=given, alpha=config.joint_alpha, beta=config.joint_beta),
         epochs=config.joint_stage_epochs, learning_rate=config.joint_rate or RATE_OF_PUBLISHED * config.learning_rate,
-        callbacks_of=lambda model: [UpdateLabels(stage.directory, start=config.joint_start, kind=config.joint_labels,
-                                                 true_labels=examples.train.true_labels)],
+        also=[UpdateLabels(stage.directory, start=config.joint_start, kind=config.joint_labels,
+                           true_labels=examples.train.true_labels)],
         curves=("label_accuracy",) if (examples.train.true_labels >= 0).any() else ())
     shutil.rmtree(stage.directory / "predictions", ignore_errors=True)
     labels = np.load(stage.directory / "soft_labels.npy")
@@ -148,6 +148,6 @@ def train(run):
 
 
 def falling_twice(stage):
-    """The rate of stage 2: a tenth after half of what comes before the last fall, another after it (40 and 80 of 120)."""
+    """The rate of stage 2: falls as the others do, and half as early before that (after 40 and 80 of 120 epochs)."""
     last = stage.learning_rate(stage.config.epochs)
     return schedules.StepDecay(last, last.boundary and round(last.boundary / 2))

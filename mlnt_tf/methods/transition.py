@@ -14,7 +14,7 @@ ANCHOR_PERCENTILE = 97
 
 
 def of_run(run):
-    """T as --transition_matrix asks; transition.npy and transition.png show it, beside the true one where that is known.
+    """T as --transition_matrix asks, in transition.npy and transition.png, beside the true one where that is known.
 
     Estimating it takes a stage of cross entropy, whose best validated network predicts.
 
@@ -59,15 +59,16 @@ def check(config, examples):
     """Raises UserError unless T can be had, and gives every label in training some probability."""
     source = source_of(config, examples)
     if source == "true" and known(examples) is None:
-        raise UserError("--transition_matrix=true: the true labels of this data set are not known; take estimated or a file.")
+        raise UserError("--transition_matrix=true: the true labels of this data set are not known; take estimated or a "
+                        "file.")
     if source in ("true", "estimated"):
         return
     matrix = read(source, examples)
     never = np.flatnonzero(matrix.sum(axis=0)[examples.train.labels] == 0)
     if len(never):
         raise UserError(f"--transition_matrix={source} lets no class be labelled "
-                        f"{examples.class_names[examples.train.labels[never[0]]]}, as {len(never)} training examples are: "
-                        "give its column a probability above 0.")
+                        f"{examples.class_names[examples.train.labels[never[0]]]}, as {len(never)} training examples "
+                        "are: give its column a probability above 0.")
 
 
 def read(path, examples):
@@ -88,7 +89,7 @@ def known(examples):
 
 
 def estimate(probabilities):
-    """Row i of T: the prediction for the image most surely of class i, outliers left out (Patrini et al. 2017, eq. 12-13).
+    """Row i of T: the prediction for the image most surely of class i, outliers left out (Patrini et al. 2017).
 
     Args:
       probabilities: [n, classes], predictions on the training images.
