@@ -110,6 +110,11 @@ def test_a_method_may_have_flags_of_its_own(tmp_path):
     assert (second.config.learning_rate, second.config.momentum, second.config.epochs) == (.3, .9, 30)
 
 
+def test_a_noise_may_have_a_rate_of_its_own():
+    cells = cells_of("--methods=mlnt", "--seeds=0", "--noises=symmetric:0.5,asymmetric:0.4")
+    assert [(cell.config.noise, cell.config.noise_rate) for cell in cells] == [("symmetric", .5), ("asymmetric", .4)]
+
+
 def test_noise_without_a_rate_is_one_run():
     cells = cells_of("--methods=mlnt", "--seeds=0", "--noises=none,symmetric", "--noise_rates=0.3,0.5")
     assert [(cell.noise, cell.rate) for cell in cells] == [("none", None), ("symmetric", .3), ("symmetric", .5)]
@@ -122,6 +127,7 @@ def test_noise_without_a_rate_is_one_run():
     (["--seeds=one"], "--seeds=one: these must be whole numbers"), (["--seeds=0,0"], "0 is there twice"),
     (["--seeds=-1"], "--seed=-1 is too small"), (["--noise_rates=0.3,1.5"], "--noise_rate=1.5 is too large"),
     (["--noise_rates=half"], "must be numbers"), (["--noise_rates=0.3,0.30"], "0.3 is there twice"),
+    (["--noises=symmetric:half"], "the rate 'half' is no number"), (["--noises=symmetric:2"], "--noise_rate=2.0"),
     (["--noise_rates=0.3", "--noises=none"], "has no rate"), (["--noises=some"], "--noise=some is not known"),
     (["--jobs=0"], "--jobs=0"), (["--jobs=two"], "--jobs"), (["--seed=1"], "write --seeds="),
     (["--noise_rate=0.1"], "write --noise_rates="), (["--epohcs=3"], "did you mean --epochs?"),

@@ -69,7 +69,8 @@ def parse(argv):
                     epilog="Every flag of mlnt_tf.train, --flagfile among them, is passed on to every run.")
     parser.add_argument("--methods", default=",".join(METHODS), help="what to compare, commas between (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="each method is trained with each of them (%(default)s)")
-    parser.add_argument("--noises", default="", help="kinds of noise (that of the flags)")
+    parser.add_argument("--noises", default="", help="kinds of noise, as symmetric, or with a rate of its own as asymmetric:0.4 "
+                        "(that of the flags)")
     parser.add_argument("--noise_rates", default="", help="rates of symmetric and asymmetric noise (that of the flags)")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:--FLAG=VALUE",
                         help="a flag for the runs of one method, METHOD:--flagfile=FILE for several; repeatable")
@@ -97,13 +98,14 @@ def cells(options, passed_on):
         raise UserError(f"--{'seeds' if methods else 'methods'}= is empty: name one or more, commas between.")
     own = own_flags(options.set, methods)
     refuse_flags_of_the_grid(passed_on)
-    base = flags.parse(["compare", *passed_on, f"--method={methods[0]}", *(f"--noise={noise}" for noise in noises[:1])])
+    base = flags.parse(["compare", *passed_on, f"--method={methods[0]}", *(
+        f"--noise={with_rate(noise)[0]}" for noise in noises[:1])])
     if rates and not any(map(has_rate, noises or [base.noise])):
         raise UserError(f"--noise_rates={options.noise_rates}: noise {', '.join(noises or [base.noise])} has no rate; "
                         "leave it out, or add symmetric or asymmetric to --noises.")
     found = []
-    conditions = [(noise, rate) for noise in noises or [base.noise]
-                  for rate in ((rates or [base.noise_rate]) if has_rate(noise) else [None])]
+    conditions = [condition for noise in noises or [base.noise] for condition in (
+        [(noise, rate) for rate in rates or [base.noise_rate]] if has_rate(noise) else [with_rate(noise)])]
     # Seeds outermost: a grid that is stopped leaves a whole table of fewer seeds.
     for seed, (noise, rate), method in itertools.product(seeds, conditions, methods):
         place = summary.Place(method, noise, rate, seed)
@@ -129,7 +131,23 @@ def cells(options, passed_on):
 
 
 def has_rate(noise):
+    """Whether --noise_rates are of this noise."""
     return noise in ("symmetric", "asymmetric")
+
+
+def with_rate(noise):
+    """A value of --noises as (noise, rate of its own or None).
+
+    Raises:
+      UserError: the rate is no number.
+    """
+    kind, colon, rate = noise.partition(":")
+    if not colon or not has_rate(kind):
+        return noise, None
+    try:
+        return kind, float(rate)
+    except ValueError as error:
+        raise UserError(f"--noises={noise}: the rate {rate!r} is no number; write {kind}:0.4.") from error
 
 
 def listed(flag, text, kind=str):
