@@ -85,3 +85,13 @@ def test_a_common_offset_does_not_blur_the_order():
 def test_features_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match="3 of 20 examples are not finite"):
         neighbors.find_neighbors(np.where(np.arange(20)[:, None] < 3, np.nan, features(20)), num_neighbors=3)
+
+
+def test_a_memory_map_that_is_forgotten_while_it_is_read_gives_the_same(tmp_path, monkeypatch):
+    points = np.random.default_rng(0).normal(size=[3000, 64]).astype(np.float32)
+    np.save(tmp_path / "x.npy", points)
+    monkeypatch.setattr(neighbors, "FORGET_EVERY", 0.0)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = neighbors.find_neighbors(mapped, backend="exact")
+    np.testing.assert_array_equal(found.indices, neighbors.find_neighbors(points, backend="exact").indices)
+    np.testing.assert_array_equal(mapped, points)

@@ -1,6 +1,9 @@
 """Nearest neighbours within the whole training set, by Euclidean distance between features."""
 
+import contextlib
 import dataclasses
+import mmap
+import threading
 import time
 
 import numpy as np
@@ -16,6 +19,7 @@ RECALL_SAMPLE = 1000
 RECALL_WANTED = 0.98
 TRAINING_SAMPLE = 100_000  # points that the leaves of a tree are learned from; ScaNN holds four copies of them
 TELL_EVERY = 20.0  # seconds
+FORGET_EVERY = 0.5  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,11 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
     Raises:
       UserError: too many neighbours for n rows, features not finite, or ScaNN asked for and not usable.
     """
-    features = np.ascontiguousarray(features, np.float32)
+    with forgotten(features):
+        return _find(np.ascontiguousarray(features, np.float32), num_neighbors, backend, path)
+
+
+def _find(features, num_neighbors, backend, path):
     if num_neighbors >= len(features):
         raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
                         "lower it.")
@@ -84,6 +92,32 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
         table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
         return NeighborTable(table, "exact", 1.0)
     return NeighborTable(table, "scann", fill_by_scann(scann, features, table))
+
+
+@contextlib.contextmanager
+def forgotten(features):
+    """While it is open, pages of a memory map do not stay resident once read: a whole copy is ScaNN's already.
+
+    They count as this process's memory, and a read of a page that the system still caches is quick.
+    """
+    mapped, done = features, threading.Event()
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        yield
+        return
+
+    def forget():
+        while not done.wait(FORGET_EVERY):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    thread = threading.Thread(target=forget, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def pieces(count, size=POINTS_AT_ONCE):
