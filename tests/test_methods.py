@@ -1,8 +1,11 @@
 """Every method of the table by the command: two tiny epochs, a resume that changes nothing, a method of one's own."""
 
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ STAGES = {
     "cross_entropy_iterative": ["iteration 1", "iteration 2"], "forward": ["cross entropy", "forward"],
     "joint_optimization": ["joint optimization", "joint retraining"], "cnn_crf": ["cnn crf"], "elr": ["elr"],
     "gce": ["gce"]}
+# Cross entropy is interrupted in test_checkpoints.py and the iterations in kill.py.
+INTERRUPTED = ("forward", "joint_optimization", "cnn_crf", "elr", "gce")
 FLAGS = {"forward": ["--transition_matrix=estimated"], "cnn_crf": ["--crf_form=exact"]}
 
 
@@ -33,8 +38,9 @@ def test_every_method_is_tested():
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """A function of a method: where it ran, stopped in the second epoch of its last stage, and went on to its end."""
+def finished(tmp_path_factory):
+    """A function of a method: where it ran; those INTERRUPTED stopped in the second epoch of their last stage, and went
+    on."""
     places = {}
 
     def place_of(method):
@@ -45,9 +51,10 @@ def interrupted(tmp_path_factory):
                 if self.name == last and self.epoch == 1 and batch == 1:
                     raise KeyboardInterrupt
 
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(callbacks.Progress, "on_train_batch_end", stop)
-                assert run(method, place, "--checkpoint_every=1") == 130
+            if method in INTERRUPTED:
+                with pytest.MonkeyPatch.context() as patched:
+                    patched.setattr(callbacks.Progress, "on_train_batch_end", stop)
+                    assert run(method, place, "--checkpoint_every=1") == 130
             assert run(method, place, "--checkpoint_every=1") == 0
             places[method] = place
         return places[method]
@@ -56,8 +63,8 @@ def interrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", STAGES)
-def test_a_method_trains_and_says_so(method, interrupted):
-    found = results(interrupted(method))
+def test_a_method_trains_and_says_so(method, finished):
+    found = results(finished(method))
     assert [stage["name"] for stage in found["stages"]] == STAGES[method]
     role = "teacher" if method == "cross_entropy_ema" else found["exported"].split()[-1]
     if method != "cross_entropy_iterative":
@@ -68,14 +75,14 @@ def test_a_method_trains_and_says_so(method, interrupted):
         assert {"best_validation", "test_at_best", "test_last"} <= set(stage["student"]) & set(stage["teacher"])
 
 
-@pytest.mark.parametrize("method", ["cross_entropy_iterative", "forward", "joint_optimization", "cnn_crf", "elr"])
-def test_an_interrupted_method_ends_with_the_weights_of_one_that_was_not(method, interrupted, tmp_path):
+@pytest.mark.parametrize("method", INTERRUPTED)
+def test_an_interrupted_method_ends_with_the_weights_of_one_that_was_not(method, finished, tmp_path):
     assert run(method, tmp_path / "whole") == 0
-    assert kill.contents(interrupted(method)) == kill.contents(tmp_path / "whole")
+    assert kill.contents(finished(method)) == kill.contents(tmp_path / "whole")
 
 
-def test_the_estimated_matrix_is_stored_drawn_and_measured_against_the_true_one(interrupted):
-    place = interrupted("forward")
+def test_the_estimated_matrix_is_stored_drawn_and_measured_against_the_true_one(finished):
+    place = finished("forward")
     matrix, told = np.load(place / "transition.npy"), results(place)["transition"]
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
     true = .5 * np.eye(10) + .05
@@ -85,10 +92,10 @@ def test_the_estimated_matrix_is_stored_drawn_and_measured_against_the_true_one(
     assert (place / "transition.png").read_bytes().startswith(b"\x89PNG") and list((place / "transition").iterdir())
 
 
-def test_recovered_labels_are_counted_epoch_by_epoch(interrupted):
+def test_recovered_labels_are_counted_epoch_by_epoch(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    place = interrupted("joint_optimization")
+    place = finished("joint_optimization")
     found = results(place)
     curve = found["stages"][0]["label_accuracy"]
     assert len(curve) == round(2 * 5 / 3) and found["recovered_label_accuracy"] == curve[-1]
@@ -100,8 +107,8 @@ def test_recovered_labels_are_counted_epoch_by_epoch(interrupted):
     assert not (place / "joint_optimization/predictions").exists()
 
 
-def test_clean_labels_are_recorded(interrupted):
-    assert results(interrupted("cnn_crf"))["clean_labels"] == {"asked": 20, "used": 20, "by_class": [2] * 10}
+def test_clean_labels_are_recorded(finished):
+    assert results(finished("cnn_crf"))["clean_labels"] == {"asked": 20, "used": 20, "by_class": [2] * 10}
 
 
 @pytest.mark.parametrize("flag", [
@@ -124,3 +131,28 @@ def test_the_method_of_the_readme_is_added_by_one_file_and_one_line(tmp_path, mo
     assert run("label_smoothing", tmp_path / "run") == 0
     found = results(tmp_path / "run")
     assert (found["method"], found["exported"]) == ("label_smoothing", "label smoothing student")
+
+
+def test_two_replicas_keep_one_table_of_examples():
+    """In a process of its own, as devices are made before TensorFlow looks at them."""
+    code = """
+import numpy as np, tensorflow as tf, tiny
+from mlnt_tf.methods.elr import ELR
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+found = []
+for strategy in tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]):
+    with strategy.scope():
+        model = ELR(tiny.dense(), num_examples=96)
+        model.compile(learning_rate=.2)
+    model.fit(tiny.positioned(6, size=16), epochs=2, steps_per_epoch=3, verbose=0)
+    found.append([variable.numpy() for variable in (model.averages, *model.student.variables)])
+assert (found[0][0].sum(axis=1) > .2).all()
+for mine, theirs in zip(*found):
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+"""
+    here = pathlib.Path(__file__).parent
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert told.returncode == 0, told.stderr
