@@ -13,7 +13,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1", "--iterations=2", "--epochs=2",
+TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1", "--iterations=1", "--epochs=2",
         "--pretrain_epochs=1", "--precision=float32")
 STATED = 60  # seconds within which a worker stops that has lost another
 
@@ -65,7 +65,7 @@ def test_two_workers_run_to_the_end_and_the_chief_alone_tells_and_writes(finishe
     directory, told = finished
     assert "multi_worker, replicas: 2, worker 0 of 2" in told and told.count("epoch 1/2") == 2
     assert told.count("exported: iteration") == 1
-    assert {"results.json", "suspects.csv", "noise.csv", "saved_model", "iteration_2"} <= {
+    assert {"results.json", "suspects.csv", "noise.csv", "saved_model", "iteration_1"} <= {
         path.name for path in directory.iterdir()}
     assert len(list(directory.glob("iteration_1/train/events.*"))) == 1
 
