@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import os
 import pathlib
-import resource
 import sys
 import time
 
@@ -159,8 +158,10 @@ def available_memory():
 
 def print_time(examples, config, jit_compile):
     """Steps of the whole run and, from a few real steps of each kind, how long they take."""
-    steps = {"cross entropy": config.baseline_epochs * examples.steps_per_epoch}
-    if config.method == "mlnt":
+    from mlnt_tf import runtime
+
+    steps = {"cross entropy": cross_entropy_epochs(config, examples) * examples.steps_per_epoch}
+    if config.method == "mlnt" and config.num_synthetic:
         taken = config.iterations * config.epochs * examples.steps_per_epoch
         steps["mlnt"] = -(-taken // config.meta_every)  # the others are cross entropy's
         steps["cross entropy"] += taken - steps["mlnt"]
@@ -171,7 +172,21 @@ def print_time(examples, config, jit_compile):
     total = sum(seconds[kind] * count for kind, count in steps.items())
     print(f"in all {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} minutes), without "
           f"validation, mentor and neighbour search; memory at the peak of these steps: "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+          f"{runtime.peak_memory_mb() / 1024:.1f} GiB")
+
+
+def cross_entropy_epochs(config, examples):
+    """Epochs of steps that cost what one of cross entropy does: the other methods' are hardly dearer."""
+    from mlnt_tf.methods import transition
+
+    iterations = config.iterations * config.epochs
+    if config.method == "mlnt":
+        return config.baseline_epochs if config.num_synthetic else iterations
+    if config.method == "forward" and transition.source_of(config, examples) == "estimated":
+        return config.baseline_epochs + config.epochs
+    return {"cross_entropy": config.baseline_epochs, "cross_entropy_ema": config.baseline_epochs,
+            "cross_entropy_iterative": iterations,
+            "joint_optimization": config.joint_stage_epochs + config.epochs}.get(config.method, config.epochs)
 
 
 def seconds_of_a_step(kind, examples, config, jit_compile):

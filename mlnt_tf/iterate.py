@@ -2,6 +2,7 @@
 
 import importlib
 
+import keras
 import numpy as np
 
 from mlnt_tf import export, files, mentor as mentoring, runtime
@@ -26,6 +27,7 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
     write_suspects(output_dir / "suspects.csv", probabilities, examples)
     results = {
         "method": config.method, "dataset": config.dataset, "seed": config.seed,
+        "class_names": list(examples.class_names), "precision": keras.config.dtype_policy().name,
         "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise.endswith("symmetric") else None,
                   "realized_rate": examples.realized_rate},
         "train_examples": len(examples.train), **summary(work.stages, stage, role), **report,

@@ -1,13 +1,13 @@
 """How long the neighbours of a whole training set take, how much memory, and how many are right."""
 
 import pathlib
-import resource
 import tempfile
 import time
 
 import numpy as np
 from absl import logging
 
+from mlnt_tf import runtime
 from mlnt_tf.meta import neighbors
 
 CLUSTERS, INTRINSIC, SPREAD = 3000, 16, 1.0
@@ -51,7 +51,7 @@ def measure(points, features):
         began = time.perf_counter()
         table = neighbors.find_neighbors(mapped, num_neighbors=NUM_NEIGHBORS, path=path.with_name("neighbors.npy"))
         seconds = time.perf_counter() - began
-        peak = peak_megabytes()
+        peak = runtime.peak_memory_mb()
         sample = np.linspace(0, points - 1, min(points, EXACT_SAMPLE)).astype(np.int64)
         began = time.perf_counter()
         neighbors.exact_neighbors(mapped, sample, NUM_NEIGHBORS)
@@ -59,13 +59,6 @@ def measure(points, features):
     return {"points": points, "features": features, "backend": table.backend, "recall": table.recall,
             "seconds": seconds, "exact_seconds": exact, "ratio_to_exact": exact / seconds, "peak_memory_mb": peak,
             "features_mb": mapped.nbytes / 2**20}
-
-
-def peak_megabytes():
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def cells(row):
