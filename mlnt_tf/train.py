@@ -40,8 +40,9 @@ def main(argv=None):
         how, code = ("terminated", error.code) if isinstance(error, Terminated) else ("interrupted", 130)
         print(f"mlnt_tf: {how}; the same command goes on from the last checkpoint.", file=sys.stderr)
         return code
-    print(report.format_table(results))
-    print(where_everything_lies(output_dir))
+    if results is not None:
+        print(report.format_table(results))
+        print(where_everything_lies(output_dir))
     return 0
 
 
@@ -93,7 +94,7 @@ def finished_results(output_dir, config):
 
 
 def train(config, output_dir):
-    """Checks what can be checked, then trains; the results.
+    """Checks what can be checked, then trains; the results, or None on a worker that is not the chief.
 
     Raises:
       UserError, NonFiniteLoss, DiskError, WorkerLost
@@ -118,8 +119,9 @@ def train(config, output_dir):
             raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}): name another directory.")
         try:
             directory = held.enter_context(devices.directory(output_dir))
-            return iterate.run(config, jit_compile=jit_compile, devices=devices, examples=loaded,
-                               output_dir=directory, versions=runtime.versions())
+            results = iterate.run(config, jit_compile=jit_compile, devices=devices, examples=loaded,
+                                  output_dir=directory, versions=runtime.versions())
+            return results if devices.is_chief else None
         except NonFiniteLoss as error:
             raise NonFiniteLoss(
                 f"{error}: the run stopped; what was saved before it lies in {output_dir}. "
