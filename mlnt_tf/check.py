@@ -182,7 +182,7 @@ def cross_entropy_epochs(config, examples):
     iterations = config.iterations * config.epochs
     if config.method == "mlnt":
         return config.baseline_epochs if config.num_synthetic else iterations
-    if config.method == "forward" and transition.source_of(config, examples) == "estimated":
+    if config.method in ("forward", "cnn_crf") and transition.source_of(config, examples) == "estimated":
         return config.baseline_epochs + config.epochs
     return {"cross_entropy": config.baseline_epochs, "cross_entropy_ema": config.baseline_epochs,
             "cross_entropy_iterative": iterations,

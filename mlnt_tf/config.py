@@ -197,6 +197,9 @@ class Config:
                             f"{', '.join(TRANSITIONS)}, or a .csv, .txt or .npy file that is there.")
         if self.crop_size and self.image_size and self.crop_size > self.image_size:
             raise UserError(f"--crop_size={self.crop_size} is above --image_size={self.image_size}: lower it.")
+        if self.method == "joint_optimization" and self.joint_start > self.joint_stage_epochs:
+            raise UserError(f"--joint_start_epoch={self.joint_start} is beyond the {self.joint_stage_epochs} epochs of stage "
+                            "1, so that no label would be renewed: lower it or raise --joint_epochs.")
         if not self.output_dir:
             raise UserError("--output_dir= is empty: name a directory.")
         if self.method == "mlnt" and self.num_synthetic and self.num_neighbors >= self.batch_size \

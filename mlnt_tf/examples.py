@@ -75,7 +75,7 @@ def examples_of(source, config):
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
         bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch,
-        drawn_by=matrix)
+        drawn_by=matrix if ours_alone(source.train) else None)
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if not counts.all():
         logging.warning("no training example has the class %s", ", ".join(
@@ -108,6 +108,11 @@ def preprocess_for(config, images):
         mean = images.mean_image()
         normalize = preprocessing.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
     return preprocessing.Preprocess(stored, shape, normalize)
+
+
+def ours_alone(split):
+    """Whether the labels carry no noise of their own, as far as is known: what is drawn on top is then the whole noise."""
+    return bool(((split.true_labels < 0) | (split.true_labels == split.labels)).all())
 
 
 def corrupted(split, matrix, config, *, salt=noise.NOISE_SALT):

@@ -13,9 +13,6 @@ from mlnt_tf.config import TRANSITIONS, WITHOUT_EFFECT, Config, UserError
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 PATH_UNLESS = {"pretrained_weights": ("none", "imagenet"), "transition_matrix": TRANSITIONS}  # flags and their words
 PATHS = ("data_dir", "output_dir", "class_names")
-# On the result; those of devices up to rounding and, without --sync_batch_norm, batch statistics.
-WITHOUT_EFFECT = ("output_dir", "resume", "download", "checkpoint_every", "strategy", "num_devices",
-                  "logical_devices")
 
 
 def parse(argv):

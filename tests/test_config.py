@@ -52,3 +52,8 @@ def test_every_flag_has_a_help():
 def test_data_of_ones_own_get_no_noise_unless_asked(dataset, noise):
     assert Config(dataset=dataset).noise == noise
     assert Config(dataset=dataset, noise="asymmetric").noise == "asymmetric"
+
+
+def test_labels_that_would_never_be_renewed_are_refused():
+    with pytest.raises(UserError, match="--joint_start_epoch=70 is beyond the 5 epochs"):
+        Config(method="joint_optimization", joint_epochs=5, joint_start_epoch=70)

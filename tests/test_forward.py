@@ -8,7 +8,9 @@ import mlnt_tf
 import tiny
 from mlnt_tf import losses
 from mlnt_tf.config import UserError
-from mlnt_tf.examples import load_examples
+from mlnt_tf.data.images import ArrayImages
+from mlnt_tf.data.splits import Split
+from mlnt_tf.examples import load_examples, ours_alone
 from mlnt_tf.methods import transition
 from mlnt_tf.methods.forward import Forward
 
@@ -94,3 +96,11 @@ def test_heat_maps_are_drawn_side_by_side(tmp_path):
     transition.draw(tmp_path / "t.png", {"estimated": T, "true": np.eye(3)}, ("cat", "dog", "bird"))
     height, width, _ = tf.io.decode_png((tmp_path / "t.png").read_bytes()).shape
     assert width > 1.5 * height
+
+
+def test_noise_on_top_of_labels_that_are_wrong_already_is_not_all_the_noise():
+    true = np.arange(8, dtype=np.int32) % 2
+
+    def split(labels):
+        return Split(np.arange(8), labels, ArrayImages(np.zeros([8, 2, 2, 1], np.uint8)), np.zeros(8, "S1"), true)
+    assert ours_alone(split(true)) and not ours_alone(split(1 - true))

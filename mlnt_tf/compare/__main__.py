@@ -121,6 +121,8 @@ def main(argv=None, *, start=start):
     interrupted, 143 terminated."""
     argv = sys.argv if argv is None else argv
     signal.signal(signal.SIGTERM, train.terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the terminal is closed; under nohup it is ignored
+        signal.signal(signal.SIGHUP, train.terminate)
     try:
         mlnt_tf.check_keras_backend()
         options, passed_on = grid.parse(argv)

@@ -13,7 +13,7 @@ from mlnt_tf.config import METHODS, Config, UserError
 
 OF_THE_DATA = ("dataset", "data_dir", "csv_columns", "class_names", "use_clean_train", "max_bad_images",
                "train_examples", "validation_fraction", "test_fraction", "validation_labels", "image_size", "crop_size",
-               "noise_sampling", "symmetric_includes_true")
+               "noise_sampling", "symmetric_includes_true", "augment", "model", "width", "pretrained_weights")
 OF_THE_GRID = {"method": "methods", "seed": "seeds", "noise": "noises", "noise_rate": "noise_rates"}
 
 
@@ -124,7 +124,7 @@ def cells(options, passed_on):
             here, first = getattr(config, name), getattr(found[0].config, name)
             if here != first:
                 raise UserError(f"--{name}={here} for {method}, --{name}={first} for {found[0].method}: methods are "
-                                "compared on the same data; leave it out of --set and its flag files.")
+                                "compared on the same data and network; leave it out of --set and its flag files.")
     if len({cell.directory for cell in found}) < len(found):
         raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")
     return found

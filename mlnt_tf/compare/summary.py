@@ -16,8 +16,10 @@ KEYS = ("best_accuracy", "last_accuracy", "curve", "seconds", "peak_memory_mb", 
 CSV_COLUMNS = ("method", "noise", "noise_rate", "best_accuracy", "best_standard_error", "last_accuracy",
                "last_standard_error", "seeds_finished", "seeds", "seconds", "peak_memory_mb", "failures")
 EXPLANATION = ("Test accuracy in %, mean ± standard error over seeds, of the exported network at the epoch of its best "
-               "validation and of the last stage at its last epoch. Seconds: wall time of a run, mean over seeds; peak "
-               "MB: the highest resident memory of any of them.")
+               "validation and of the last stage at its last epoch. Seconds: of a run's training stages, mean over seeds; "
+               "peak MB: the highest resident memory of any of them, of its last process where it was resumed. Forward "
+               "and CNN-CRF are given the true transition matrix where the noise is drawn here, unless told otherwise, "
+               "and CNN-CRF some true labels.")
 STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
          "table{border-collapse:collapse}th,td{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
          "th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}.failed{color:#a00}"

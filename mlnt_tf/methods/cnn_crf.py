@@ -40,11 +40,11 @@ class CNNCRF(CrossEntropy):
     def __init__(self, network, *, matrix, clean_labels, steps_per_epoch, form="analytic", seed=0, **kwargs):
         if form not in ("analytic", "exact"):
             raise ValueError(f"form must be 'analytic' or 'exact'. Received: form={form!r}")
-        given_head = keras.layers.Dense(network.output_shape[-1], name="given_label",
+        given_head = keras.layers.Dense(network.output_shape[-1], name="given_label", dtype="float32",
                                         kernel_initializer=keras.initializers.GlorotUniform(seed))
         a, b = network.outputs[0], given_head(feature_extractor(network).outputs[0])
         both = keras.Model(network.inputs, [a, b])
-        pairwise = TrueLabelMarginal(name="true_label") if form == "exact" else None
+        pairwise = TrueLabelMarginal(name="true_label", dtype="float32") if form == "exact" else None
         super().__init__(keras.Model(network.inputs, pairwise(a, b)) if pairwise else network, **kwargs)
         self.given_head, self.pairwise, self.steps_per_epoch = given_head, pairwise, steps_per_epoch
         self.both = lambda: both  # not as it is: Keras would take its weights for more of its own
