@@ -117,6 +117,9 @@ def inputs(options):
     from mlnt_tf.benchmark import feed
     from mlnt_tf.runtime import resolve
 
+    if options.image_size != DEFAULTS["image_size"] and options.what == "input":
+        raise UserError(f"--image_size={options.image_size}: input is measured on CIFAR-10's {DEFAULTS['image_size']} "
+                        "pixels; leave it out.")
     rows, steps = [], []
     for batch_size in sorted({config.batch_size for config in configs(options)}):
         print(f"two streams, batches of {batch_size}:")
