@@ -177,13 +177,14 @@ def print_time(examples, config, jit_compile):
 
 def cross_entropy_epochs(config, examples):
     """Epochs of steps that cost what one of cross entropy does: the other methods' are hardly dearer."""
-    from mlnt_tf.methods import transition
-
     iterations = config.iterations * config.epochs
     if config.method == "mlnt":
         return config.baseline_epochs if config.num_synthetic else iterations
-    if config.method in ("forward", "cnn_crf") and transition.source_of(config, examples) == "estimated":
-        return config.baseline_epochs + config.epochs
+    if config.method in ("forward", "cnn_crf"):
+        from mlnt_tf.methods import transition  # and matplotlib with it
+
+        estimated = transition.source_of(config, examples) == "estimated"
+        return config.epochs + (config.baseline_epochs if estimated else 0)
     return {"cross_entropy": config.baseline_epochs, "cross_entropy_ema": config.baseline_epochs,
             "cross_entropy_iterative": iterations,
             "joint_optimization": config.joint_stage_epochs + config.epochs}.get(config.method, config.epochs)

@@ -123,6 +123,7 @@ def test_lists_are_run_side_by_side():
     (["step", "--num_synthetic=many"], "--num_synthetic=many"), (["step", "--model=vgg"], "--model=vgg"),
     (["step", "--repeats=0"], "--repeats=0"), (["lap"], "invalid choice"), (["step", "--json=/no/such/f"], "--json"),
     (["neighbors", "--points=5"], "--points=5"), (["input", "--image_size=64"], "--image_size=64"),
+    (["all", "--image_size=64"], "--image_size=64"),
     (["step", "--image_size=0"], "--image_size=0")])
 def test_mistakes_are_told_in_one_line(argv, message, capsys):
     assert benchmark.main(argv) == 2

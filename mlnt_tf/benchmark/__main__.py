@@ -51,6 +51,9 @@ def parse(argv):
     options = parser.parse_args(argv)
     if options.repeats < 1 or options.features < 1:
         raise UserError(f"--repeats={options.repeats}, --features={options.features}: both must be at least 1.")
+    if options.image_size != DEFAULTS["image_size"] and options.what in ("input", "all"):
+        raise UserError(f"--image_size={options.image_size}: input is measured on CIFAR-10's {DEFAULTS['image_size']} "
+                        "pixels; leave it out.")
     if options.json and not pathlib.Path(options.json).resolve().parent.is_dir():
         raise UserError(f"--json={options.json}: there is no such directory; make it first.")
     return options
@@ -117,9 +120,6 @@ def inputs(options):
     from mlnt_tf.benchmark import feed
     from mlnt_tf.runtime import resolve
 
-    if options.image_size != DEFAULTS["image_size"] and options.what == "input":
-        raise UserError(f"--image_size={options.image_size}: input is measured on CIFAR-10's {DEFAULTS['image_size']} "
-                        "pixels; leave it out.")
     rows, steps = [], []
     for batch_size in sorted({config.batch_size for config in configs(options)}):
         print(f"two streams, batches of {batch_size}:")

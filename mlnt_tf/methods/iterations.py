@@ -66,12 +66,12 @@ def train_iteration(run, stage, iteration, mentor):
         f", {100 * result['filter_precision']:.1f} % of them with the right label "
         f"(all: {100 * (1 - examples.realized_rate):.1f} %)")
     logging.info("%s: %d of %d examples kept%s", stage.name, result["kept"], len(kept), known)
-    everything = stage.batches(config.epochs, **near) if probability is None or config.num_synthetic else None
-    batches = everything
-    if probability is not None:
+    if probability is None:
+        batches = stage.batches(config.epochs, **near)
+    else:
         batches = stage.batches(config.epochs, probability=probability, threshold=config.tau, stream=1)
-        if everything is not None:  # the meta loss samples all the data; without it nobody would read them
-            batches = pipeline.two_streams(everything, batches)
+        if config.num_synthetic:  # the meta loss samples all the data
+            batches = pipeline.two_streams(stage.batches(config.epochs, **near), batches)
     steps = config.epochs * examples.steps_per_epoch
     with stage.devices.scope():
         model = new_mlnt(config, stage.new_network(), mentor=None if iteration == 1 else mentor,
