@@ -73,7 +73,8 @@ def parse(argv):
                         "(that of the flags)")
     parser.add_argument("--noise_rates", default="", help="rates of symmetric and asymmetric noise (that of the flags)")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:--FLAG=VALUE",
-                        help="a flag for the runs of one method, METHOD:--flagfile=FILE for several; repeatable")
+                        help="a flag for the runs of one method, or METHOD@NOISE:--FLAG=VALUE of those under one noise; "
+                        "--flagfile=FILE for several; repeatable")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores (%(default)s)")
     parser.add_argument("--output_dir", default="runs/compare", help="where everything goes (%(default)s)")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and page of what is finished")
@@ -96,7 +97,6 @@ def cells(options, passed_on):
     noises, rates = listed("noises", options.noises), listed("noise_rates", options.noise_rates, float)
     if not methods or not seeds:
         raise UserError(f"--{'seeds' if methods else 'methods'}= is empty: name one or more, commas between.")
-    own = own_flags(options.set, methods)
     refuse_flags_of_the_grid(passed_on)
     base = flags.parse(["compare", *passed_on, f"--method={methods[0]}", *(
         f"--noise={with_rate(noise)[0]}" for noise in noises[:1])])
@@ -106,10 +106,11 @@ def cells(options, passed_on):
     found = []
     conditions = [condition for noise in noises or [base.noise] for condition in (
         [(noise, rate) for rate in rates or [base.noise_rate]] if has_rate(noise) else [with_rate(noise)])]
+    own = own_flags(options.set, methods, conditions)
     # Seeds outermost: a grid that is stopped leaves a whole table of fewer seeds.
     for seed, (noise, rate), method in itertools.product(seeds, conditions, methods):
         place = summary.Place(method, noise, rate, seed)
-        arguments = (*passed_on, *own[method], f"--method={method}", f"--noise={noise}",
+        arguments = (*passed_on, *own[method, noise, rate], f"--method={method}", f"--noise={noise}",
                      *([] if rate is None else [f"--noise_rate={rate}"]), f"--seed={seed}",
                      f"--output_dir={pathlib.Path(options.output_dir) / place.path}")
         try:
@@ -169,18 +170,25 @@ def listed(flag, text, kind=str):
     return values
 
 
-def own_flags(settings, methods):
-    """What --set asks for: {method: [flags]}.
+def own_flags(settings, methods, conditions):
+    """What --set asks for: {(method, noise, rate): [flags]}.
 
     Raises:
-      UserError: not METHOD:--FLAG=VALUE, of a method that is not compared, or a flag that the grid sets.
+      UserError: neither METHOD:--FLAG=VALUE nor METHOD@NOISE:--FLAG=VALUE, of a method or noise that is not compared, or
+        a flag that the grid sets.
     """
-    own = {method: [] for method in methods}
+    own = {(method, *condition): [] for method, condition in itertools.product(methods, conditions)}
     for setting in settings:
-        method, _, argument = setting.partition(":--")
-        if method not in own or not argument:
-            raise UserError(f"--set={setting}: write METHOD:--FLAG=VALUE with one of --methods={','.join(methods)}.")
-        own[method].append(f"--{argument}")
+        place, _, argument = setting.partition(":--")
+        its_method, at, its_noise = place.partition("@")
+        meant = [arguments for (method, noise, rate), arguments in own.items() if method == its_method and (
+            not at or its_noise in (noise, f"{noise}:{rate}"))]
+        if not meant or not argument:
+            raise UserError(
+                f"--set={setting}: write METHOD:--FLAG=VALUE with one of --methods={','.join(methods)}, or "
+                f"METHOD@NOISE:--FLAG=VALUE with one of {', '.join(dict.fromkeys(noise for noise, _ in conditions))}.")
+        for arguments in meant:
+            arguments.append(f"--{argument}")
     refuse_flags_of_the_grid(itertools.chain(*own.values()))
     return own
 
