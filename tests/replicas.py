@@ -19,6 +19,7 @@ import tensorflow as tf
 import mlnt_tf
 import tiny
 from mlnt_tf.devices import Devices
+from mlnt_tf.methods.joint_optimization import JointOptimization
 
 CASES = {  # arguments of MLNT, and of what is around it
     "first": dict(),
@@ -30,6 +31,7 @@ CASES = {  # arguments of MLNT, and of what is around it
     "several_steps": dict(steps_per_execution=2, update_mode="joint"),
     "compiled": dict(jit_compile=True),
     "bfloat16": dict(precision="mixed_bfloat16"),
+    "joint": dict(joint=True),
 }
 
 
@@ -45,7 +47,7 @@ def counted(bytes_of_a_step):
     all_reduce, step = context.all_reduce, mlnt_tf.MLNT.train_step
 
     def counting_all_reduce(self, op, value, *args, **kwargs):
-        if is_first(self):
+        if is_first(self) and bytes_of_a_step:
             bytes_of_a_step[-1] += sum(tensor.dtype.size * (tensor.shape.num_elements() or 0)
                                        for tensor in tf.nest.flatten(value))
         return all_reduce(self, op, value, *args, **kwargs)
@@ -63,14 +65,17 @@ def counted(bytes_of_a_step):
 
 
 def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False,
-          precision="float32", **kwargs):
+          precision="float32", joint=False, **kwargs):
     keras.config.set_dtype_policy(precision)
     with strategy.scope():
         layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True) if norm else None
-        model = mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
-        model.compile(learning_rate=.2, meta_rate=.4, momentum=.9, weight_decay=1e-4, jit_compile=jit_compile,
-                      steps_per_execution=steps_per_execution)
-    dataset, other = tiny.dataset(steps, size=16), tiny.dataset(steps, size=16, classes=2)
+        if joint:
+            model = JointOptimization(tiny.dense(), labels=tiny.one_hot(tiny.dataset(steps, size=16)), alpha=1.2, beta=.8)
+        else:
+            model = mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
+        model.compile(learning_rate=.2, momentum=.9, weight_decay=1e-4, jit_compile=jit_compile,
+                      steps_per_execution=steps_per_execution, **({} if joint else {"meta_rate": .4}))
+    dataset, other = tiny.positioned(steps, size=16), tiny.dataset(steps, size=16, classes=2)
     if streams == 2:
         dataset = tf.data.Dataset.zip({"meta": dataset, "classification": other})
     traffic = []

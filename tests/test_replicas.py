@@ -18,7 +18,7 @@ from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.meta import objective, replicated, synthetic
 
-MIRRORED, WORKERS, STEPS = ("first_sync", "full", "several_steps"), ("first",), 4
+MIRRORED, WORKERS, STEPS = ("first_sync", "full", "several_steps", "joint"), ("first",), 4
 CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": %s}}'
 
 

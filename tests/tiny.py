@@ -55,3 +55,8 @@ def positioned(steps, **kwargs):
         return {**batch, "position": tf.cast(step, tf.int32) * count + tf.range(count)}
 
     return dataset(steps, **kwargs).enumerate().map(add)
+
+
+def one_hot(dataset):
+    """Its labels: float32 [n, 3]."""
+    return np.eye(3, dtype=np.float32)[np.concatenate([batch["label"] for batch in dataset])]

@@ -36,8 +36,7 @@ class SoftLabels(CrossEntropy):
 class JointOptimization(SoftLabels):
     """L = Lc + alpha Lp + beta Le on labels that `UpdateLabels` renews, stage 1.
 
-    With alpha = beta = 0 and labels that stay it is cross entropy. On several replicas the batch mean of Lp is that of
-    a replica's share.
+    With alpha = beta = 0 and labels that stay it is cross entropy.
 
     Args:
       network, labels: as of `SoftLabels`; labels begin one-hot.
@@ -58,7 +57,8 @@ class JointOptimization(SoftLabels):
         self.write_rows(self.predicted, batch, tf.nn.softmax(logits))
         loss = super().batch_loss(batch, logits)
         if self.alpha:
-            loss += self.alpha * prior_loss(logits)
+            mean, = self.reduce([tf.reduce_mean(tf.nn.softmax(logits), axis=0)])  # of the batch, over all replicas
+            loss += self.alpha * prior_loss(mean)
         if self.beta:
             loss += self.beta * entropy_loss(logits)
         return loss
@@ -70,9 +70,9 @@ def soft_cross_entropy(labels, logits):
         labels=tf.stop_gradient(labels), logits=tf.cast(logits, tf.float32)))
 
 
-def prior_loss(logits):
-    """Lp = -sum_j 1/c log of the batch mean of s_j: least where the mean prediction is uniform."""
-    return -tf.reduce_mean(tf.math.log(tf.reduce_mean(tf.nn.softmax(logits), axis=0)))
+def prior_loss(mean):
+    """Lp = -sum_j 1/c log of s_j's mean over the batch, [classes]: least where that is uniform."""
+    return -tf.reduce_mean(tf.math.log(mean))
 
 
 def entropy_loss(logits):
