@@ -34,7 +34,8 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
         "exported_filter": mentoring.count_filter(
             mentoring.trusted(mentoring.probability_of(examples.train.labels, probabilities), config.tau),
             examples.train.labels, examples.train.true_labels),
-        "peak_memory_mb": runtime.peak_memory_mb(), "versions": versions}
+        "peak_memory_mb": max([runtime.peak_memory_mb(), *(stage.results()["peak_memory_mb"] for stage in work.stages)]),
+        "versions": versions}
     files.write_json(output_dir / "results.json", results)
     return results
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, schedules
+from mlnt_tf import callbacks, checkpoints, files, mentor as mentoring, runtime, schedules
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.devices import Devices
@@ -173,7 +173,7 @@ class Stage:
 
     def finish(self, result):
         """Writes the result: from here on the stage need not run again."""
-        result = {**result, "seconds": self.seconds()}
+        result = {**result, "seconds": self.seconds(), "peak_memory_mb": runtime.peak_memory_mb()}
         files.write_json(self.directory / "result.json", result)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result

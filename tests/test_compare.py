@@ -19,6 +19,7 @@ TINY = ["--width=4", "--epochs=1", "--pretrain_epochs=1", "--iterations=1", "--n
 
 def results(best, last=.5):
     return {"best_accuracy": best, "last_accuracy": last, "curve": {"validation": [.1, best]}, "seconds": 7.0,
+            "stages": [{"teacher": {"test_at_best": best, "test_last": last}}],
             "peak_memory_mb": 600.0, "dataset": "digits", "versions": {"keras": "3.15.1"}}
 
 
@@ -171,7 +172,7 @@ def test_a_failed_run_is_marked_and_the_rest_goes_on(tmp_path, capsys):
     assert "[3 of 4]  mlnt, symmetric noise 0.5, seed 1:  best 90.0%, last 50.0%, 7 s" in shown
     table = (tmp_path / "table.md").read_text()
     assert "| mlnt | symmetric | 0.5 | 85.0 ± 5.0 |" in table
-    assert "| cross_entropy | symmetric | 0.5 | 90.0 | 50.0 | 1 of 2 |" in table
+    assert "| cross_entropy | symmetric | 0.5 | 90.0 | 50.0 | 90.0 | 50.0 | 1 of 2 |" in table
     assert "- cross_entropy, symmetric noise 0.5, seed 0: a mistake of the user's" in table
     assert "seed_0.log" in table and "a mistake of the user&#x27;s" in (tmp_path / "index.html").read_text()
 
@@ -212,7 +213,7 @@ def test_runs_of_other_flags_and_damaged_results_are_not_mixed_in(tmp_path):
     assert call(tmp_path, "--report_only") == 1
     table = (tmp_path / "table.md").read_text()
     assert "lacks best_accuracy" in table and "cannot be read" in table
-    assert "| mlnt | symmetric | 0.5 | none | none | 0 of 2" in table
+    assert "| mlnt | symmetric | 0.5 | none | none | none | none | 0 of 2" in table
     assert call(tmp_path, "--report_only", "--epochs=3") == 1
     assert "holds another run (--epochs=30 there, --epochs=3 here)" in (tmp_path / "table.md").read_text()
 

@@ -175,3 +175,9 @@ def test_two_streams_stand_side_by_side():
                                     augmented=False)
     element = next(iter(pipeline.two_streams(one, one)))
     assert set(element) == {"meta", "classification"}
+
+
+def test_the_end_of_an_iteration_waits_for_no_tuner():
+    training = pipeline.training_batches(SPLIT, PLAIN, batch_size=4, steps_per_epoch=5, epochs=1, seed=0, augmented=False)
+    for dataset in (training, pipeline.two_streams(training, training), pipeline.evaluation_batches(SPLIT, PLAIN, batch_size=3)):
+        assert dataset.options().autotune.enabled is False

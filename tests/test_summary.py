@@ -14,6 +14,8 @@ def run(method, seed, best=None, last=.5, *, rate=.5, noise="symmetric"):
     if best is None:
         return summary.Outcome(method, noise, rate, seed, failure="--tau=<1> keeps nothing")
     results = {"best_accuracy": best, "last_accuracy": last, "curve": {"validation": [.2, best]},
+               "stages": [{"teacher": {"test_at_best": .1, "test_last": .1}},
+                          {"teacher": {"test_at_best": best - .1, "test_last": last - .1}}],
                "seconds": 10.0 + seed, "peak_memory_mb": 500.0 + seed, "dataset": "digits",
                "versions": {"keras": "3.15.1", "scann": None}}
     return summary.Outcome(method, noise, rate, seed, results)
@@ -33,9 +35,9 @@ def test_the_standard_error_is_the_deviation_over_the_root_of_n():
 def test_the_table_by_hand():
     mlnt, gce, elr = map(summary.cells, summary.rows_of(OUTCOMES))
     # last: .60, .62, .70, mean .64, variance (.0016 + .0004 + .0036) / 2 = .0028, error .0306
-    assert mlnt == ("mlnt", "symmetric", "0.5", "86.0 ± 3.5", "64.0 ± 3.1", "3", "11", "502")
-    assert gce == ("gce", "symmetric", "0.5", "70.0", "50.0", "1 of 3", "10", "500")
-    assert elr == ("elr", "symmetric", "0.5", "none", "none", "0 of 1", "", "")
+    assert mlnt == ("mlnt", "symmetric", "0.5", "86.0 ± 3.5", "64.0 ± 3.1", "76.0 ± 3.5", "54.0 ± 3.1", "3", "11", "502")
+    assert gce == ("gce", "symmetric", "0.5", "70.0", "50.0", "60.0", "40.0", "1 of 3", "10", "500")
+    assert elr == ("elr", "symmetric", "0.5", "none", "none", "none", "none", "0 of 1", "", "")
 
 
 def test_rows_are_grouped_by_noise_and_rate():
@@ -51,10 +53,11 @@ def test_files_hold_the_table_in_full(tmp_path):
     mlnt, gce, elr = csv.DictReader((tmp_path / "table.csv").open())
     assert float(mlnt["best_accuracy"]) == pytest.approx(.86)
     assert float(mlnt["best_standard_error"]) == pytest.approx(.06 / math.sqrt(3))
+    assert float(mlnt["ema_last_accuracy"]) == pytest.approx(.54)
     assert (gce["best_standard_error"], gce["seeds_finished"], gce["seeds"]) == ("", "1", "3")
     assert elr["best_accuracy"] == "" and elr["failures"] == "seed 0: --tau=<1> keeps nothing"
     table = (tmp_path / "table.md").read_text()
-    assert "| mlnt | symmetric | 0.5 | 86.0 ± 3.5 | 64.0 ± 3.1 | 3 | 11 | 502 |" in table
+    assert "| mlnt | symmetric | 0.5 | 86.0 ± 3.5 | 64.0 ± 3.1 | 76.0 ± 3.5 | 54.0 ± 3.1 | 3 | 11 | 502 |" in table
     assert "- gce, symmetric noise 0.5, seed 1: --tau=<1> keeps nothing" in table
     assert "python -m mlnt_tf.compare" in table
 

@@ -11,15 +11,20 @@ import statistics
 from mlnt_tf import files, report
 from mlnt_tf.compare import plots
 
-COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "seeds", "seconds", "peak MB")
-KEYS = ("best_accuracy", "last_accuracy", "curve", "seconds", "peak_memory_mb", "dataset", "versions")  # of a run
-CSV_COLUMNS = ("method", "noise", "noise_rate", "best_accuracy", "best_standard_error", "last_accuracy",
-               "last_standard_error", "seeds_finished", "seeds", "seconds", "peak_memory_mb", "failures")
+COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "EMA, best", "EMA, last", "seeds", "seconds", "peak MB")
+KEYS = ("best_accuracy", "last_accuracy", "stages", "curve", "seconds", "peak_memory_mb", "dataset", "versions")  # of a run
+ACCURACIES = {  # as (results of a run) -> fraction, under the names that the CSV's columns begin with
+    "best": lambda results: results["best_accuracy"], "last": lambda results: results["last_accuracy"],
+    "ema_best": lambda results: results["stages"][-1]["teacher"]["test_at_best"],
+    "ema_last": lambda results: results["stages"][-1]["teacher"]["test_last"]}
+CSV_COLUMNS = ("method", "noise", "noise_rate", *(f"{name}_{what}" for name in ACCURACIES for what in
+                                                  ("accuracy", "standard_error")),
+               "seeds_finished", "seeds", "seconds", "peak_memory_mb", "failures")
 EXPLANATION = ("Test accuracy in %, mean ± standard error over seeds, of the exported network at the epoch of its best "
-               "validation and of the last stage at its last epoch. Seconds: of a run's training stages, mean over seeds; "
-               "peak MB: the highest resident memory of any of them, of its last process where it was resumed. Forward "
-               "and CNN-CRF are given the true transition matrix where the noise is drawn here, unless told otherwise, "
-               "and CNN-CRF some true labels.")
+               "validation and of the last stage at its last epoch; EMA: of the average of the last stage's weights, which "
+               "every method has beside it and some export. Seconds: of a run's training stages, mean over seeds; peak MB: "
+               "the highest resident memory of any of them. Forward and CNN-CRF are given the true transition matrix where "
+               "the noise is drawn here, unless told otherwise, and CNN-CRF some true labels.")
 STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
          "table{border-collapse:collapse}th,td{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
          "th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}.failed{color:#a00}"
@@ -63,9 +68,9 @@ class Row:
     finished: list
     failed: list
 
-    def accuracy(self, key):
-        """Mean and standard error of "best_accuracy" or "last_accuracy"; None without a finished run."""
-        return mean_and_error([run.results[key] for run in self.finished])
+    def accuracy(self, name):
+        """Mean and standard error of one of ACCURACIES; None without a finished run."""
+        return mean_and_error([ACCURACIES[name](run.results) for run in self.finished])
 
     @property
     def seconds(self):
@@ -99,7 +104,7 @@ def cells(row):
     """A row as people read it, under COLUMNS."""
     finished, asked = len(row.finished), len(row.finished) + len(row.failed)
     return (row.method, row.noise, "" if row.rate is None else str(row.rate),
-            _percent(row.accuracy("best_accuracy")), _percent(row.accuracy("last_accuracy")),
+            *(_percent(row.accuracy(name)) for name in ACCURACIES),
             str(finished) if finished == asked else f"{finished} of {asked}",
             "" if row.seconds is None else f"{row.seconds:.0f}",
             "" if row.peak_memory is None else f"{row.peak_memory:.0f}")
@@ -107,8 +112,8 @@ def cells(row):
 
 def csv_cells(row):
     """A row in full precision, under CSV_COLUMNS."""
-    best, last = (row.accuracy(key) or (None, None) for key in ("best_accuracy", "last_accuracy"))
-    return (row.method, row.noise, row.rate, *best, *last, len(row.finished), len(row.finished) + len(row.failed),
+    accuracies = itertools.chain(*(row.accuracy(name) or (None, None) for name in ACCURACIES))
+    return (row.method, row.noise, row.rate, *accuracies, len(row.finished), len(row.finished) + len(row.failed),
             row.seconds, row.peak_memory, "; ".join(f"seed {run.seed}: {run.failure}" for run in row.failed))
 
 
@@ -146,7 +151,7 @@ def draw(output_dir, rows):
     for noise, group in _grouped(rows, lambda row: row.noise):
         points = {row.method: [] for row in group}
         for row in sorted((row for row in group if row.finished), key=lambda row: row.rate or 0):
-            points[row.method].append((row.rate, row.accuracy("best_accuracy"), row.accuracy("last_accuracy")))
+            points[row.method].append((row.rate, row.accuracy("best"), row.accuracy("last")))
         if any(len(of_method) > 1 for of_method in points.values()):
             path = output_dir / f"rates_{directory_name(noise, None)}.png"
             plots.over_rates(path, points, title=noise_name(noise, None))

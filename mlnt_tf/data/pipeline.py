@@ -112,10 +112,21 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(
         batch_size // workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = batches.prefetch(4)
+    batches = untuned(batches.prefetch(4))
     if first_step:  # `fit` counts the batches passed over too, and would end early if it knew how many come
         return batches
     return batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
+
+
+def untuned(dataset):
+    """The data set without TensorFlow's tuner: AUTOTUNE is then a thread for each core.
+
+    The tuner's thread sleeps for up to a minute, and the end of an iteration (a stage, a validation, the process) waits
+    for it about one time in three.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def row_reader(array):
@@ -156,4 +167,5 @@ def evaluation_batches(split, preprocess, *, batch_size, multiple=1):
     batches = batches.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
     if multiple > 1:
         batches = batches.map(fill_up, num_parallel_calls=tf.data.AUTOTUNE)
-    return (batches.cache() if 4 * len(split) * np.prod(preprocess.shape) < CACHE_BELOW else batches).prefetch(2)
+    cached = 4 * len(split) * np.prod(preprocess.shape) < CACHE_BELOW
+    return untuned((batches.cache() if cached else batches).prefetch(2))
