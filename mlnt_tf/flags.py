@@ -1,5 +1,6 @@
 """Command line to Config and back: a flag for each field, errors in one line."""
 
+import argparse
 import dataclasses
 import difflib
 import os
@@ -13,6 +14,13 @@ from mlnt_tf.config import TRANSITIONS, WITHOUT_EFFECT, Config, UserError
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 PATH_UNLESS = {"pretrained_weights": ("none", "imagenet"), "transition_matrix": TRANSITIONS}  # flags and their words
 PATHS = ("data_dir", "output_dir", "class_names")
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as all of mlnt_tf does."""
+
+    def error(self, message):
+        raise UserError(f"{message} (--help lists the flags).")
 
 
 def parse(argv):

@@ -106,7 +106,8 @@ def describe_filter(kept, given, true, class_names, tau):
       UserError: nothing is kept.
     """
     if not kept.any():
-        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau, and name another --output_dir.")
+        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau, and name another "
+                        "--output_dir.")
     per_class = np.bincount(given[kept], minlength=len(class_names))
     empty = [f"{name} (0 of {int((given == index).sum())})"
              for index, name in enumerate(class_names) if not per_class[index]]

@@ -1,7 +1,9 @@
 """python -m mlnt_tf.report runs/a [runs/b ...]: the table of a run, or mean and spread over several."""
 
 import json
+import os
 import pathlib
+import platform
 import statistics
 import sys
 
@@ -117,6 +119,13 @@ def read(path):
         raise UserError(f"{path} cannot be read ({error.strerror}): name the directory of a finished run.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not the results of a run ({error!r}): run the training again.") from error
+
+
+def machine():
+    """{"processor", "cores", "system"} of this one."""
+    names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+             if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
+    return {"processor": names[0], "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def main(argv=None):

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -28,17 +27,11 @@ def run(out, *cases, **environment):
     return subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """{name: arrays} of one process with two CPU devices, and of two processes on loopback; all at once."""
     place = tmp_path_factory.mktemp("replicas")
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    addresses = [f"127.0.0.1:{port}" for port in tiny.free_ports(2)]
     processes = {"mirrored": run(place / "mirrored.npz", *MIRRORED, "each_its_own"), **{
         f"worker{index}": run(place / f"worker{index}.npz", *WORKERS, TF_CONFIG=json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})) for index in range(2)}}

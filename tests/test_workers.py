@@ -5,12 +5,13 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1", "--iterations=1", "--epochs=2",
@@ -18,20 +19,9 @@ TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic
 PATIENCE = 300  # seconds, on a machine busy with other tests too
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def workers(directory, output_dir, *flags):
     """Starts both; each process has its output in a file of the directory: (process, path) of each."""
-    addresses, started = [f"127.0.0.1:{port}" for port in free_ports(2)], []
+    addresses, started = [f"127.0.0.1:{port}" for port in tiny.free_ports(2)], []
     for index in range(2):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         log = directory / f"worker{index}.log"
@@ -55,7 +45,7 @@ def finished(tmp_path_factory):
         pytest.skip("the environment is none of launch/environment.sh's")
     done = subprocess.run(
         ["bash", str(ROOT / "launch/multi_worker.sh"), *TINY, f"--output_dir={directory / 'run'}"],
-        env={**os.environ, "PROCESSES": "2", "PORT": str(free_ports(1)[0]), "MLNT_VENV": sys.prefix},
+        env={**os.environ, "PROCESSES": "2", "PORT": str(tiny.free_ports(1)[0]), "MLNT_VENV": sys.prefix},
         capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     return directory / "run", done.stdout + done.stderr

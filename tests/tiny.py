@@ -1,4 +1,6 @@
-"""Networks small enough to solve by hand, shared by the tests."""
+"""Networks small enough to solve by hand, and what else tests share."""
+
+import socket
 
 import keras
 import numpy as np
@@ -60,3 +62,15 @@ def positioned(steps, **kwargs):
 def one_hot(dataset):
     """Its labels: float32 [n, 3]."""
     return np.eye(3, dtype=np.float32)[np.concatenate([batch["label"] for batch in dataset])]
+
+
+def free_ports(count):
+    """Ports of this host that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import sys
 import time
 
@@ -18,18 +17,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mlnt_tf import check_keras_backend
 from mlnt_tf.config import Config, UserError
+from mlnt_tf.flags import Parser
+from mlnt_tf.report import machine
 
 DEFAULTS = dict(model="preact_resnet32", width="32", image_size="32", batch_size="128", num_synthetic="0,1,4,10",
                 precision="auto", meta_order="first", fast_weights="all", jit_compile="auto",
                 synthetic_parallelism="1", meta_every="1")
 LISTS = tuple(DEFAULTS)
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as all of mlnt_tf does."""
-
-    def error(self, message):
-        raise UserError(f"{message} (--help lists the flags).")
 
 
 def parse(argv):
@@ -144,12 +138,6 @@ def searches(options):
     rows = [alone(search.measure, count, options.features) for count in counts]
     print_table(search.HEADINGS, map(search.cells, rows))
     return rows
-
-
-def machine():
-    names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
-    return {"processor": names[0], "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def main(argv=None):

@@ -16,7 +16,6 @@ import time
 
 import mlnt_tf
 from mlnt_tf import files, report, train
-from mlnt_tf.benchmark.__main__ import machine
 from mlnt_tf.compare import grid, summary
 from mlnt_tf.config import Terminated, UserError
 
@@ -104,7 +103,7 @@ def run(cells, output_dir, *, jobs, start):
 
 def note_machine(output_dir, jobs):
     """Keeps which machines trained, for the page."""
-    here = machine()
+    here = report.machine()
     line = f"{here['processor']}, {here['cores']} cores, {here['system']}, --jobs={jobs}"
     known = machines(output_dir)
     if line not in known:

@@ -7,7 +7,6 @@ import os
 import pathlib
 
 from mlnt_tf import flags, train
-from mlnt_tf.benchmark.__main__ import Parser
 from mlnt_tf.compare import summary
 from mlnt_tf.config import METHODS, Config, UserError
 
@@ -64,7 +63,7 @@ def parse(argv):
     Raises:
       UserError
     """
-    parser = Parser(prog="python -m mlnt_tf.compare", allow_abbrev=False,
+    parser = flags.Parser(prog="python -m mlnt_tf.compare", allow_abbrev=False,
                     description="Trains methods x noises x rates x seeds, and compares them.",
                     epilog="Every flag of mlnt_tf.train, --flagfile among them, is passed on to every run.")
     parser.add_argument("--methods", default=",".join(METHODS), help="what to compare, commas between (%(default)s)")
