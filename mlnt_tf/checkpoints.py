@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from mlnt_tf import files
+from mlnt_tf import files, runtime
 from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
 
 KEPT = 3
@@ -24,13 +24,14 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.erro
 @dataclasses.dataclass(frozen=True)
 class Position:
     """Where a training stands: `step` steps of the 0-based `epoch` are done (all of them: it has yet to be validated);
-    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far."""
+    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far, and the most resident memory of the processes that spent them."""
 
     epoch: int = 0
     step: int = 0
     history: tuple = ()
     logs: dict = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    peak_memory_mb: float = 0.0
 
 
 def variables_of(model):
@@ -206,5 +207,5 @@ class Checkpoints(keras.callbacks.Callback):
                                     f"{int(self.model.step)}")
         if self.devices is None or self.devices.is_chief:
             write(self.directory, Position(epoch, step, tuple(self.history),
-                                           {name: float(value) for name, value in logs.items()}, self.clock()),
-                  arrays)
+                                           {name: float(value) for name, value in logs.items()}, self.clock(),
+                                           max(runtime.peak_memory_mb(), self.start.peak_memory_mb)), arrays)

@@ -34,7 +34,8 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
         "exported_filter": mentoring.count_filter(
             mentoring.trusted(mentoring.probability_of(examples.train.labels, probabilities), config.tau),
             examples.train.labels, examples.train.true_labels),
-        "peak_memory_mb": max([runtime.peak_memory_mb(), *(stage.results()["peak_memory_mb"] for stage in work.stages)]),
+        "peak_memory_mb": max([runtime.peak_memory_mb(), *(
+            stage.results().get("peak_memory_mb", 0) for stage in work.stages)]),  # an earlier version kept none
         "versions": versions}
     files.write_json(output_dir / "results.json", results)
     return results

@@ -125,7 +125,7 @@ def machine():
     """{"processor", "cores", "system"} of this one."""
     names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
-    return {"processor": names[0], "cores": os.cpu_count(), "system": platform.platform()}
+    return {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def main(argv=None):

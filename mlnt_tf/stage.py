@@ -173,7 +173,8 @@ class Stage:
 
     def finish(self, result):
         """Writes the result: from here on the stage need not run again."""
-        result = {**result, "seconds": self.seconds(), "peak_memory_mb": runtime.peak_memory_mb()}
+        result = {**result, "seconds": self.seconds(),
+                  "peak_memory_mb": max(runtime.peak_memory_mb(), self.position.peak_memory_mb)}
         files.write_json(self.directory / "result.json", result)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result

@@ -68,6 +68,13 @@ def same_as(uninterrupted, directory, **kwargs):
     assert kill.weights(directory / "student_best.keras") == uninterrupted[2]
 
 
+def test_the_most_memory_of_earlier_processes_is_kept(tmp_path, monkeypatch):
+    for process, told in enumerate([900.0, 800.0, 1000.0]):
+        monkeypatch.setattr(checkpoints.runtime, "peak_memory_mb", lambda: told)
+        training(tmp_path, epochs=process + 1)
+        assert checkpoints.newest(tmp_path)[0].peak_memory_mb == max(900, told)
+
+
 def stop(model):
     raise KeyboardInterrupt
 

@@ -113,9 +113,9 @@ def test_a_method_may_have_flags_of_its_own(tmp_path):
 
 def test_a_method_may_have_flags_of_its_own_under_one_noise():
     cells = cells_of("--methods=elr,gce", "--seeds=0", "--noises=symmetric,asymmetric:0.4", "--noise_rates=0.3,0.5",
-                     "--set=elr@asymmetric:--elr_beta=0.9", "--set=elr@symmetric:0.5:--elr_beta=0.6")
+                     "--set=elr@asymmetric:--elr_beta=0.9", "--set=elr@symmetric:.50:--elr_beta=0.6", "--set=elr:--elr_beta=0.8")
     assert {(cell.method, cell.noise, cell.rate): cell.config.elr_beta for cell in cells} == {
-        ("elr", "symmetric", .3): .7, ("elr", "symmetric", .5): .6, ("elr", "asymmetric", .4): .9,
+        ("elr", "symmetric", .3): .8, ("elr", "symmetric", .5): .6, ("elr", "asymmetric", .4): .9,
         ("gce", "symmetric", .3): .7, ("gce", "symmetric", .5): .7, ("gce", "asymmetric", .4): .7}
 
 
@@ -141,7 +141,8 @@ def test_noise_without_a_rate_is_one_run():
     (["--jobs=0"], "--jobs=0"), (["--jobs=two"], "--jobs"), (["--seed=1"], "write --seeds="),
     (["--noise_rate=0.1"], "write --noise_rates="), (["--epohcs=3"], "did you mean --epochs?"),
     (["--set=forward:--epochs=3"], "--set=forward:--epochs=3"), (["--set=mlnt:epochs=3"], "write METHOD:--FLAG=VALUE"),
-    (["--set=mlnt@asymmetric:--epochs=3"], "METHOD@NOISE:--FLAG=VALUE with one of symmetric"),
+    (["--set=mlnt@asymmetric:--epochs=3"], "METHOD@NOISE:--FLAG=VALUE with one of symmetric, symmetric:0.5"),
+    (["--noises=symmetric,symmetric:0.5"], "symmetric:0.5 is there twice"),
     (["--set=mlnt:--train_examples=9"], "--train_examples=0 for cross_entropy, --train_examples=9 for mlnt"),
     (["--set=mlnt:--epochs=many"], "in the run mlnt"), (["--set=mlnt:--seed=3"], "write --seeds="),
     (["--resume=never"], "--resume=never"), (["--set=mlnt:--resume=never"], "--resume=never"),

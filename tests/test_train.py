@@ -58,7 +58,7 @@ def test_results_say_what_every_method_says(finished):
     assert found["best_accuracy"] == found["test_accuracy"] == exported[role]["test_at_best"]
     assert found["last_accuracy"] == found["stages"][-1][role]["test_last"]
     assert found["seconds"] == pytest.approx(sum(stage["seconds"] for stage in found["stages"]))
-    assert found["peak_memory_mb"] > 100
+    assert found["peak_memory_mb"] >= max(stage["peak_memory_mb"] for stage in found["stages"]) > 100
 
 
 def test_the_noise_table_is_the_noise(finished):

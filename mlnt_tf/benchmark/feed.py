@@ -157,7 +157,7 @@ def bare_decoder(encoded, batch_size, steps):
     table = tf.constant(encoded)
     decoded = tf.data.Dataset.range(steps * batch_size).map(
         lambda row: tf.io.decode_jpeg(table[row % DISTINCT], channels=3), num_parallel_calls=tf.data.AUTOTUNE)
-    return decoded.batch(batch_size)
+    return images.untuned(decoded.batch(batch_size))
 
 
 def search_seconds():

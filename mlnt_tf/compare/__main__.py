@@ -112,7 +112,10 @@ def note_machine(output_dir, jobs):
 
 def machines(output_dir):
     path = output_dir / "machines.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none yet, or damaged
+        return []
 
 
 def main(argv=None, *, start=start):

@@ -63,17 +63,18 @@ def parse(argv):
     Raises:
       UserError
     """
-    parser = flags.Parser(prog="python -m mlnt_tf.compare", allow_abbrev=False,
-                    description="Trains methods x noises x rates x seeds, and compares them.",
-                    epilog="Every flag of mlnt_tf.train, --flagfile among them, is passed on to every run.")
+    parser = flags.Parser(
+        prog="python -m mlnt_tf.compare", allow_abbrev=False,
+        description="Trains methods x noises x rates x seeds, and compares them.",
+        epilog="Every flag of mlnt_tf.train, --flagfile among them, is passed on to every run.")
     parser.add_argument("--methods", default=",".join(METHODS), help="what to compare, commas between (%(default)s)")
     parser.add_argument("--seeds", default="0,1,2", help="each method is trained with each of them (%(default)s)")
-    parser.add_argument("--noises", default="", help="kinds of noise, as symmetric, or with a rate of its own as asymmetric:0.4 "
-                        "(that of the flags)")
+    parser.add_argument("--noises", default="", help="kinds of noise, as symmetric, or with a rate of its own as "
+                        "asymmetric:0.4 (that of the flags)")
     parser.add_argument("--noise_rates", default="", help="rates of symmetric and asymmetric noise (that of the flags)")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:--FLAG=VALUE",
-                        help="a flag for the runs of one method, or METHOD@NOISE:--FLAG=VALUE of those under one noise; "
-                        "--flagfile=FILE for several; repeatable")
+                        help="a flag for the runs of one method, or METHOD@NOISE:--FLAG=VALUE of those under one noise, which "
+                        "wins; --flagfile=FILE for several; repeatable")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores (%(default)s)")
     parser.add_argument("--output_dir", default="runs/compare", help="where everything goes (%(default)s)")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and page of what is finished")
@@ -105,6 +106,9 @@ def cells(options, passed_on):
     found = []
     conditions = [condition for noise in noises or [base.noise] for condition in (
         [(noise, rate) for rate in rates or [base.noise_rate]] if has_rate(noise) else [with_rate(noise)])]
+    twice = [names_of(condition)[-1] for condition, count in collections.Counter(conditions).items() if count > 1]
+    if twice:
+        raise UserError(f"--noises={options.noises}: {', '.join(twice)} is there twice; name each once.")
     own = own_flags(options.set, methods, conditions)
     # Seeds outermost: a grid that is stopped leaves a whole table of fewer seeds.
     for seed, (noise, rate), method in itertools.product(seeds, conditions, methods):
@@ -128,6 +132,12 @@ def cells(options, passed_on):
     if len({cell.directory for cell in found}) < len(found):
         raise UserError(f"--noises={options.noises}: two files of one name would share a directory; rename one.")
     return found
+
+
+def names_of(condition):
+    """symmetric and symmetric:0.5, as --set takes them."""
+    noise, rate = condition
+    return [noise] if rate is None else [noise, f"{noise}:{rate}"]
 
 
 def has_rate(noise):
@@ -177,15 +187,15 @@ def own_flags(settings, methods, conditions):
         a flag that the grid sets.
     """
     own = {(method, *condition): [] for method, condition in itertools.product(methods, conditions)}
-    for setting in settings:
+    for setting in sorted(settings, key=lambda setting: "@" in setting.partition(":--")[0]):  # those of one noise win
         place, _, argument = setting.partition(":--")
         its_method, at, its_noise = place.partition("@")
         meant = [arguments for (method, noise, rate), arguments in own.items() if method == its_method and (
-            not at or its_noise in (noise, f"{noise}:{rate}"))]
+            not at or with_rate(its_noise) in ((noise, None), (noise, rate)))]
         if not meant or not argument:
             raise UserError(
                 f"--set={setting}: write METHOD:--FLAG=VALUE with one of --methods={','.join(methods)}, or "
-                f"METHOD@NOISE:--FLAG=VALUE with one of {', '.join(dict.fromkeys(noise for noise, _ in conditions))}.")
+                f"METHOD@NOISE:--FLAG=VALUE with one of {', '.join(itertools.chain(*map(names_of, conditions)))}.")
         for arguments in meant:
             arguments.append(f"--{argument}")
     refuse_flags_of_the_grid(itertools.chain(*own.values()))

@@ -58,7 +58,7 @@ class RandomAccess:
         """The mean in 0 to 1 of a sample of the images: float32 [height, width, channels]."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), MEAN_SAMPLE)).astype(np.int32))
         pixels = tf.data.Dataset.from_tensor_slices(rows).map(self.pixels, num_parallel_calls=tf.data.AUTOTUNE)
-        return mean_of(pixels.batch(1024).as_numpy_iterator())
+        return mean_of(untuned(pixels.batch(1024)).as_numpy_iterator())
 
 
 class ArrayImages(RandomAccess):
@@ -201,7 +201,7 @@ class RecordImages(Encoded):
         every = max(len(self) // MEAN_SAMPLE, 1)
         sample = self.in_order().filter(lambda position, serialized: position % every == 0)
         pixels = sample.map(lambda position, serialized: self.pixels(serialized), num_parallel_calls=tf.data.AUTOTUNE)
-        return mean_of(pixels.batch(1024).as_numpy_iterator())
+        return mean_of(untuned(pixels.batch(1024)).as_numpy_iterator())
 
 
 def in_memory(images):
@@ -210,10 +210,22 @@ def in_memory(images):
         return images
     array, start = np.empty([len(images), *images.shape], np.uint8), 0
     pixels = images.in_order().map(lambda position, handle: images.pixels(handle), num_parallel_calls=tf.data.AUTOTUNE)
-    for chunk in pixels.batch(256).as_numpy_iterator():
+    for chunk in untuned(pixels.batch(256)).as_numpy_iterator():
         array[start:start + len(chunk)] = chunk
         start += len(chunk)
     return ArrayImages(array)
+
+
+def untuned(dataset):
+    """The data set without TensorFlow's tuner: AUTOTUNE is then a thread for each core.
+
+    The tuner's thread sleeps for up to a minute, and the end of an iteration (a stage, a validation, the process) waits
+    for it about one time in three.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.autotune.initial_parallelism = len(os.sched_getaffinity(0))  # 16 at most unless told
+    return dataset.with_options(options)
 
 
 def digest(encoded):

@@ -11,7 +11,7 @@ from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.decode import DECODER_VERSION, decode
-from mlnt_tf.data.images import digest
+from mlnt_tf.data.images import digest, untuned
 from mlnt_tf.data.memory import remembered
 
 TOLD_EVERY = 15.0  # seconds
@@ -48,7 +48,7 @@ def look_at_all(images):
         return position, tf.shape(decode(encoded))[:2], digest(encoded)
 
     looked = tf.data.Dataset.range(len(images)).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    for rows, *found in looked.ignore_errors().batch(256).as_numpy_iterator():  # what is missing is bad
+    for rows, *found in untuned(looked.ignore_errors().batch(256)).as_numpy_iterator():  # what is missing is bad
         good[rows], (sizes[rows], digests[rows]) = True, found
         if time.monotonic() - told > TOLD_EVERY:
             told = time.monotonic()

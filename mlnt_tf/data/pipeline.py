@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.config import UserError
+from mlnt_tf.data.images import untuned
 
 CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized
 
@@ -116,17 +117,6 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     if first_step:  # `fit` counts the batches passed over too, and would end early if it knew how many come
         return batches
     return batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
-
-
-def untuned(dataset):
-    """The data set without TensorFlow's tuner: AUTOTUNE is then a thread for each core.
-
-    The tuner's thread sleeps for up to a minute, and the end of an iteration (a stage, a validation, the process) waits
-    for it about one time in three.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
 
 
 def row_reader(array):
