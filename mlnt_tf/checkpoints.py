@@ -24,7 +24,8 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.erro
 @dataclasses.dataclass(frozen=True)
 class Position:
     """Where a training stands: `step` steps of the 0-based `epoch` are done (all of them: it has yet to be validated);
-    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far, and the most resident memory of the processes that spent them."""
+    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far, and the most
+    resident memory of the processes that spent them, in MiB."""
 
     epoch: int = 0
     step: int = 0

@@ -54,7 +54,8 @@ def test_a_mistake_costs_one_line(tmp_path, capsys):
 @pytest.mark.parametrize("settings, epochs", [
     (dict(method="mlnt"), 4), (dict(method="mlnt", num_synthetic=0), 30), (dict(method="cross_entropy_iterative"), 30),
     (dict(method="cross_entropy_ema"), 4), (dict(method="elr"), 10), (dict(method="joint_optimization"), 17 + 10),
-    (dict(method="cnn_crf", transition_matrix="estimated"), 14), (dict(method="forward", transition_matrix="true"), 10), (dict(method="forward", transition_matrix="estimated"), 14)])
+    (dict(method="cnn_crf", transition_matrix="estimated"), 14), (dict(method="forward", transition_matrix="true"), 10),
+    (dict(method="forward", transition_matrix="estimated"), 14)])
 def test_epochs_that_cost_what_cross_entropy_does(settings, epochs):
     config = Config(iterations=3, epochs=10, pretrain_epochs=4, **settings)
     assert check.cross_entropy_epochs(config, None) == epochs

@@ -150,7 +150,8 @@ def test_no_synthetic_labels_keep_mentor_and_filter(tmp_path):
 @pytest.mark.parametrize("flags, message", [
     (["--dataset=mnist"], "--dataset=mnist"), (["--batch_size=1000"], "--batch_size=1000"),
     (["--train_examples=99999"], "--train_examples=99999"), (["--device=gpu"], "--device=gpu"),
-    (["--steps_per_execution=3"], "--steps_per_execution=3"), (["--num_neighbors=250"], "--num_neighbors=250"), (["--dataset=cifar10", "--data_dir=/nowhere"], "--data_dir")])
+    (["--steps_per_execution=3"], "--steps_per_execution=3"), (["--num_neighbors=250"], "--num_neighbors=250"),
+    (["--dataset=cifar10", "--data_dir=/nowhere"], "--data_dir")])
 def test_a_mistake_costs_one_line_and_no_directory(tmp_path, capsys, flags, message):
     assert run(*flags, f"--output_dir={tmp_path / 'run'}") == 2
     told = capsys.readouterr().err

@@ -73,8 +73,8 @@ def parse(argv):
                         "asymmetric:0.4 (that of the flags)")
     parser.add_argument("--noise_rates", default="", help="rates of symmetric and asymmetric noise (that of the flags)")
     parser.add_argument("--set", action="append", default=[], metavar="METHOD:--FLAG=VALUE",
-                        help="a flag for the runs of one method, or METHOD@NOISE:--FLAG=VALUE of those under one noise, which "
-                        "wins; --flagfile=FILE for several; repeatable")
+                        help="a flag for the runs of one method, or METHOD@NOISE:--FLAG=VALUE of those under one "
+                        "noise, which wins; --flagfile=FILE for several; repeatable")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share the cores (%(default)s)")
     parser.add_argument("--output_dir", default="runs/compare", help="where everything goes (%(default)s)")
     parser.add_argument("--report_only", action="store_true", help="train nothing: table and page of what is finished")

@@ -43,7 +43,8 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
 def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0, seed,
                      augmented, probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10,
                      stream=0, worker=(0, 1)):
-    """Batches of {"id", "position", "image", "label"} and, for the meta loss, "neighbor_labels"; "true_label" where all are known.
+    """Batches of {"id", "position", "image", "label"} and, for the meta loss, "neighbor_labels"; "true_label"
+    where all are known.
 
     An epoch is steps_per_epoch batches from one pass after another, as many as it takes.
 
@@ -99,7 +100,8 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
         image = split.images.pixels(handle)
         image = (preprocess.augmented(image, key_of(seed, stream, epoch, repeat, position)) if augmented
                  else preprocess(image))
-        return position, {"position": tf.cast(position, tf.int32), "image": image, **{name: column[position] for name, column in columns.items()}}
+        return position, {"position": tf.cast(position, tf.int32), "image": image,
+                          **{name: column[position] for name, column in columns.items()}}
 
     def add_neighbors(positions, batch):
         if neighbors is not None:

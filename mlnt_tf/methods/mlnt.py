@@ -43,8 +43,8 @@ class MLNT(CrossEntropy):
     updates from two streams (section 3.3: the meta loss samples all the data, the other the filtered ones).
 
     Raises:
-      ValueError: an argument out of its range, a network that is not built or cannot be cloned, or `meta_order="full"` with a Keras normalization layer whose second
-        derivative is wrong.
+      ValueError: an argument out of its range, a network that is not built or cannot be cloned, or
+        `meta_order="full"` with a Keras normalization layer whose second derivative is wrong.
     """
 
     def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2, meta_order="first",
