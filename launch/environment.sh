@@ -1,6 +1,6 @@
 # Sourced by the other scripts, from any directory: enters the repository and defines `prepare_environment`.
 #   MLNT_PYTHON  the Python to build on (otherwise the first of python3.11, 3.12, 3.13, python3 that fits)
-#   MLNT_VENV    where the environment lies (otherwise .venv in the repository)
+#   MLNT_VENV    where the environment lies (otherwise .venv in the repository); the package in it is then this repository's
 set -euo pipefail
 
 repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)
@@ -35,6 +35,7 @@ prepare_environment() {
     echo "launch: installing the pinned packages into $venv (some minutes, the first time)"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
       -c "$repository/launch/constraints.txt" -e "$repository${extras:+[$extras]}"
+    rm -f "$venv"/.mlnt_tf_*  # of another repository's installation, which this one has taken the place of
     echo "$wanted" | tee "$venv/.mlnt_tf_" >"$venv/.mlnt_tf_$extras"  # with extras it is also complete without
   fi
   cd "$repository"

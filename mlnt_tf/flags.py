@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import os
 import pathlib
+import re
 import sys
 
 from absl import flags
@@ -60,7 +61,7 @@ def parse(argv):
     if not values["output_dir"].present:
         named = [argument.partition("=")[2] or following for argument, following in zip(argv, [*argv[1:], ""])
                  if argument.lstrip("-").partition("=")[0] == "flagfile"]
-        chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else 'digits'}"
+        chosen["output_dir"] = f"runs/{pathlib.Path(named[-1]).stem if named else re.sub('[:/]+', '_', chosen['dataset'])}"
     for name in PATHS:
         chosen[name] = os.path.expanduser(chosen[name])
     for name, words in PATH_UNLESS.items():

@@ -37,7 +37,7 @@ class Cell(summary.Place):
         try:
             results = train.finished_results(self.directory, self.config)
         except UserError as error:
-            failure = str(error)
+            failure = f"{error} Of a grid you may also move away that run alone."
         except ValueError as error:
             failure = f"{self.directory}/results.json cannot be read ({error}): remove it and run again."
         lacking = [key for key in summary.KEYS if results is not None and key not in results]

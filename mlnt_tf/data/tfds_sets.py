@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -66,7 +67,7 @@ def prepared_builder(name, config, *, title=None):
         raise UserError(f"--dataset={config.dataset} cannot be prepared under --data_dir={config.data_dir!r}: "
                         f"{first_line(error)}; point --data_dir at a TFDS directory that holds it.") from error
     if not builder.data_path.exists():
-        raise UserError(f"--data_dir={config.data_dir or builder.data_dir.parent.parent!s} lacks {title or name}: looked "
+        raise UserError(f"--data_dir={config.data_dir or pathlib.Path(builder.data_dir).parent.parent!s} lacks {title or name}: looked "
                         f"for {builder.data_path}; point --data_dir at a TFDS directory that holds it, or add "
                         "--download.")
     return builder

@@ -20,10 +20,12 @@ def train(run):
 
     Without the meta loss (M = 0) there are no neighbours to find: the first iteration is that cross entropy.
     """
-    mentor, best, highest = None, None, 0.0
+    mentor, best, highest, simpler = None, None, 0.0, ""
     if run.config.num_synthetic:
         stage, baseline = cross_entropy.train_stage(run)
-        mentor, highest = stage.network("student"), max(baseline[role]["best_validation"] for role in ROLES)
+        mentor = stage.network("student")
+        highest, simpler = max((baseline[role]["best_validation"], method) for role, method in zip(
+            ROLES, ("cross_entropy", "cross_entropy_ema")))
     for iteration in range(1, run.config.iterations + 1):
         stage = run.stage(f"iteration {iteration}")
         result = stage.results() or train_iteration(run, stage, iteration, mentor)
@@ -34,7 +36,7 @@ def train(run):
     stage, role, validation = best
     if highest > validation:
         logging.warning("cross entropy validated at %.1f %%, above the %.1f %% of the %s %s that is exported: train "
-                        "longer, or take --method=cross_entropy_ema.", 100 * highest, 100 * validation, stage.name, role)
+                        "longer, or take --method=%s.", 100 * highest, 100 * validation, stage.name, role, simpler)
     return Outcome(stage, role)
 
 
