@@ -77,6 +77,13 @@ def test_cifar10n_without_cifar10_is_refused(root, tmp_path):
         load(tmp_path, dataset="cifar10_n", noise="worse")
 
 
+def test_a_set_missing_from_the_default_directory_is_refused(tmp_path, monkeypatch):
+    builder = tfds.builder  # which looks below the home directory, as it was when TFDS was imported
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder(name, data_dir=data_dir or str(tmp_path)))
+    with pytest.raises(UserError, match=f"--data_dir={tmp_path} lacks CIFAR-10.*or add --download"):
+        load("", dataset="cifar10", noise="none")
+
+
 @pytest.mark.parametrize("noise, dataset", [("symmetric", "cifar10_n"), ("worse", "digits")])
 def test_a_column_of_labels_goes_with_cifar10n_alone(noise, dataset):
     with pytest.raises(UserError, match=f"--noise={noise}"):
