@@ -7,7 +7,7 @@ import pytest
 
 from mlnt_tf import examples
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, listings, sources
+from mlnt_tf.data import images, inspection, listings, sources
 from pictures import encode, picture, tree
 
 JPEG = encode(picture(), "JPEG")
@@ -241,7 +241,7 @@ class TestTable:
 
 
 def test_a_check_that_took_long_is_kept_for_files_that_stay_the_same(pets, tmp_path_factory, monkeypatch):
-    from mlnt_tf.data import inspection, memory
+    from mlnt_tf.data import memory
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(memory, "KEPT_FROM", 0)
@@ -255,3 +255,8 @@ def test_a_check_that_took_long_is_kept_for_files_that_stay_the_same(pets, tmp_p
     assert folder(pets) and len(looks) == 2
     monkeypatch.setattr(inspection, "DECODER_VERSION", -1)
     assert folder(pets) and len(looks) == 3
+
+
+def test_where_no_image_decodes_the_paths_are_asked_after():
+    with pytest.raises(UserError, match="none of the 2 images decodes .a.png: No such file.*are the paths right"):
+        inspection.check_bad_images([("a.png", "No such file"), ("b.png", "No such file")], 2, .001)

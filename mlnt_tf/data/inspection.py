@@ -74,6 +74,9 @@ def check_bad_images(bad, count, allowed, *, lists="python -m mlnt_tf.check list
     """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of fewer."""
     told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3]) + ("; …" if bad[3:] else "")
     if len(bad) > allowed * count:
+        if len(bad) == count:
+            raise UserError(f"none of the {count} images decodes ({told}): are the paths right, which count from the folder "
+                            "of the table or --data_dir?")
         enough = math.ceil(1e4 * len(bad) / count) / 1e4
         raise UserError(f"{len(bad)} of {count} images do not decode ({told}): mend or remove them ({lists}), or raise "
                         f"--max_bad_images={allowed:g}, the share that may be left out, to {enough:g}.")

@@ -180,7 +180,8 @@ def read_class_names(path, flag="--class_names"):
 def directory_of(config):
     root = pathlib.Path(config.data_dir)
     if not config.data_dir or not root.is_dir():
-        raise UserError(f"--data_dir={config.data_dir} is no directory: --dataset={config.dataset} needs one.")
+        raise UserError(f"--data_dir={config.data_dir} is no directory: --dataset={config.dataset} needs one" + (
+            ", DIR/CLASS/image or DIR/train/CLASS/image." if config.dataset == "folder" else "."))
     return root.resolve()
 
 
