@@ -142,6 +142,7 @@ def test_noise_without_a_rate_is_one_run():
     (["--noise_rate=0.1"], "write --noise_rates="), (["--epohcs=3"], "did you mean --epochs?"),
     (["--set=forward:--epochs=3"], "--set=forward:--epochs=3"), (["--set=mlnt:epochs=3"], "write METHOD:--FLAG=VALUE"),
     (["--set=mlnt@asymmetric:--epochs=3"], "METHOD@NOISE:--FLAG=VALUE with one of symmetric, symmetric:0.5"),
+    (["--set=mlnt@symmetric:half:--epochs=3"], "symmetric:half of --noises or --set"),
     (["--noises=symmetric,symmetric:0.5"], "symmetric:0.5 is there twice"),
     (["--set=mlnt:--train_examples=9"], "--train_examples=0 for cross_entropy, --train_examples=9 for mlnt"),
     (["--set=mlnt:--epochs=many"], "in the run mlnt"), (["--set=mlnt:--seed=3"], "write --seeds="),

@@ -146,7 +146,7 @@ def has_rate(noise):
 
 
 def with_rate(noise):
-    """A value of --noises as (noise, rate of its own or None).
+    """A noise of --noises or --set as (noise, rate of its own or None).
 
     Raises:
       UserError: the rate is no number.
@@ -157,7 +157,7 @@ def with_rate(noise):
     try:
         return kind, float(rate)
     except ValueError as error:
-        raise UserError(f"--noises={noise}: the rate {rate!r} is no number; write {kind}:0.4.") from error
+        raise UserError(f"{noise} of --noises or --set: the rate {rate!r} is no number; write {kind}:0.4.") from error
 
 
 def listed(flag, text, kind=str):
