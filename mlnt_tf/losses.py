@@ -1,86 +1,164 @@
-"""The losses, each a mean over the batch, in float32."""
+"""Per-example losses in float32, and the one function that averages and weights them.
+
+Every loss returns one value per example, `[batch]`. Only `mean_loss` reduces these values to a
+scalar, so example weights, class weights and soft labels work with every loss.
+"""
+
+import typing
 
 import tensorflow as tf
 
 
-def cross_entropy(labels, logits):
-    """Lc: mean cross entropy.
+def mean_loss(per_example, weights=None):
+    """Averages per-example losses over the batch: sum_i w_i loss_i / batch.
+
+    The sum is divided by the batch size, not by the sum of the weights, as Keras's
+    "sum_over_batch_size" does. The mean over equally large replicas is therefore exact.
 
     Args:
-      labels: int [batch].
-      logits: [batch, classes].
+      per_example: float32 [batch].
+      weights: float32 [batch], or None if every example counts the same.
 
     Returns:
       float32 scalar.
     """
-    logits = tf.cast(logits, tf.float32)
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    if weights is not None:
+        per_example = weights * per_example
+    return tf.reduce_mean(per_example)
 
 
-def cross_entropy_cotangent(labels, probabilities):
-    """d Lc / d logits = (softmax - one_hot(labels)) / batch: what a backward pass of `cross_entropy` starts from.
+def mean_loss_gradient(per_example_gradient):
+    """Gradient of `mean_loss` with respect to the logits: each example's gradient / batch.
 
     Args:
-      labels: int [batch].
-      probabilities: float32 [batch, classes], softmax of the logits.
+      per_example_gradient: float32 [batch, classes], each example's gradient with respect to its
+        own logits.
 
     Returns:
       float32 [batch, classes].
     """
-    batch, classes = tf.shape(probabilities)[0], probabilities.shape[-1]
-    return (probabilities - tf.one_hot(labels, classes)) / tf.cast(batch, tf.float32)
+    batch = tf.shape(per_example_gradient)[0]
+    return per_example_gradient / tf.cast(batch, tf.float32)
 
 
-def kl_consistency(targets, logits):
-    """J: KL(targets || softmax(logits)), summed over classes, averaged over the batch (paper eq. 4, 11).
-
-    Args:
-      targets: float32 [batch, classes], probabilities; a zero contributes nothing.
-      logits: [batch, classes].
-
-    Returns:
-      float32 scalar.
-    """
-    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-    entropy_terms = tf.math.xlogy(targets, targets)
-    return tf.reduce_mean(tf.reduce_sum(entropy_terms - targets * log_probabilities, axis=-1))
-
-
-def merge_targets(teacher, mentor, teacher_weight):
-    """s = lambda * teacher + (1 - lambda) * mentor (paper eq. 12); all [batch, classes]."""
-    return teacher_weight * teacher + (1.0 - teacher_weight) * mentor
-
-
-def generalized_cross_entropy(labels, logits, *, q):
-    """Mean of (1 - p^q) / q, p the probability of the label (Zhang & Sabuncu 2018, eq. 6); q above 0.
+def cross_entropy(labels, logits):
+    """Lc: -log p[label], where p is the softmax of the logits.
 
     Args:
       labels: int [batch].
       logits: [batch, classes].
 
     Returns:
-      float32 scalar.
+      float32 [batch].
     """
     logits = tf.cast(logits, tf.float32)
-    surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # -log p
-    return tf.reduce_mean(-tf.math.expm1(-q * surprise) / q)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def cross_entropy_gradient(labels, logits):
+    """Gradient of `cross_entropy` with respect to the logits: softmax - one_hot(labels).
+
+    Args:
+      labels: int [batch].
+      logits: [batch, classes].
+
+    Returns:
+      float32 [batch, classes].
+    """
+    probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+    return probabilities - tf.one_hot(labels, probabilities.shape[-1])
+
+
+class InnerLoss(typing.NamedTuple):
+    """A loss for MLNT's inner step, together with its gradient in closed form.
+
+    All synthetic label sets of a step share one forward pass. The gradient with respect to the
+    logits is where each set's backward pass starts.
+
+    Attributes:
+      value: function (labels, logits [batch, classes]) -> float32 [batch].
+      gradient: function (labels, logits [batch, classes]) -> float32 [batch, classes], the gradient
+        of each example's loss with respect to its logits.
+    """
+
+    value: typing.Callable
+    gradient: typing.Callable
+
+
+CROSS_ENTROPY = InnerLoss(cross_entropy, cross_entropy_gradient)
+
+
+def soft_cross_entropy(probabilities, logits):
+    """Cross entropy with soft labels: -sum_j y_j log p_j. The labels are treated as constants.
+
+    Args:
+      probabilities: float32 [batch, classes], the soft labels y.
+      logits: [batch, classes].
+
+    Returns:
+      float32 [batch].
+    """
+    return tf.nn.softmax_cross_entropy_with_logits(
+        labels=tf.stop_gradient(probabilities), logits=tf.cast(logits, tf.float32))
+
+
+def kl_consistency(targets, logits):
+    """KL(targets || softmax(logits)), whose mean over the batch is J (paper eq. 4 and 11).
+
+    Args:
+      targets: float32 [batch, classes], probabilities. A probability of 0 contributes nothing.
+      logits: [batch, classes].
+
+    Returns:
+      float32 [batch].
+    """
+    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    entropy_terms = tf.math.xlogy(targets, targets)
+    return tf.reduce_sum(entropy_terms - targets * log_probabilities, axis=-1)
+
+
+def merge_targets(teacher, mentor, teacher_weight):
+    """s = lambda * teacher + (1 - lambda) * mentor (paper eq. 12), all [batch, classes]."""
+    return teacher_weight * teacher + (1.0 - teacher_weight) * mentor
+
+
+def generalized_cross_entropy(labels, logits, *, q):
+    """(1 - p[label]^q) / q (Zhang and Sabuncu 2018, eq. 6).
+
+    Args:
+      labels: int [batch].
+      logits: [batch, classes].
+      q: float above 0. The limit q = 0 is cross entropy; q = 1 is 1 - p[label].
+
+    Returns:
+      float32 [batch].
+    """
+    negative_log_probability = cross_entropy(labels, logits)
+    return -tf.math.expm1(-q * negative_log_probability) / q
 
 
 def forward_cross_entropy(labels, logits, matrix):
-    """Mean of -log (p T)[label], p the softmax (Patrini et al. 2017, forward correction).
+    """-log (p T)[label], the forward correction of Patrini et al. 2017.
 
-    Written as cross entropy minus log sum_i T[i, label] p_i / p_label, so that T = I gives cross entropy bit for bit.
+    It is computed as cross entropy minus log sum_i T[i, label] p_i / p[label]. With T = I the
+    second term and its gradient are exactly 0, so the loss equals cross entropy bit for bit.
 
     Args:
-      labels: int [batch], given.
-      logits: [batch, classes], of the true label.
-      matrix: [classes, classes], T: p(given | true), a row for each true class; no label's column is all zero.
+      labels: int [batch], the given labels.
+      logits: [batch, classes] of the true label.
+      matrix: [classes, classes], the transition matrix T: p(given | true), one row per true class.
+        No column of a label that occurs may be all zero.
 
     Returns:
-      float32 scalar.
+      float32 [batch].
     """
     logits = tf.cast(logits, tf.float32)
-    columns = tf.gather(tf.math.log(tf.cast(matrix, tf.float32)), labels, axis=1)  # log T[i, label], [classes, batch]
-    apart = tf.identity(logits)  # where T = I its gradients cancel before they meet that of the cross entropy
-    ratios = apart - tf.gather(apart, labels, axis=1, batch_dims=1)[:, None]  # log p_i / p_label
-    return cross_entropy(labels, logits) - tf.reduce_mean(tf.reduce_logsumexp(tf.transpose(columns) + ratios, axis=1))
+    log_matrix = tf.math.log(tf.cast(matrix, tf.float32))
+    log_transitions = tf.transpose(tf.gather(log_matrix, labels, axis=1))  # [batch, classes]
+    # With T = I the gradients of the second term cancel here, before they could round the
+    # gradient of the first.
+    separate = tf.identity(logits)
+    label_logits = tf.gather(separate, labels, axis=1, batch_dims=1)  # [batch]
+    log_ratios = separate - label_logits[:, None]  # log p_i / p[label]
+    correction = tf.reduce_logsumexp(log_transitions + log_ratios, axis=1)
+    return cross_entropy(labels, logits) - correction

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 import mlnt_tf
 import tiny
-from mlnt_tf import schedules
+from mlnt_tf import losses, schedules
 from mlnt_tf.config import Config
 from mlnt_tf.methods import joint_optimization as joint
 
@@ -14,14 +14,18 @@ Y = np.eye(3, dtype=np.float32)[[0, 2]]
 
 def test_joint_losses_by_hand():
     logits = tf.constant(np.log(S))
-    found = [joint.soft_cross_entropy(Y, logits), joint.prior_loss(S.mean(axis=0)), joint.entropy_loss(logits)]
+    found = [losses.mean_loss(losses.soft_cross_entropy(Y, logits)), joint.prior_loss(S.mean(axis=0)),
+             losses.mean_loss(joint.entropy_loss(logits))]
     np.testing.assert_allclose(found, [.780324, 1.152589, .915736], atol=1e-6)
 
 
 def test_the_joint_loss_by_hand():
     model = joint.JointOptimization(tiny.dense(), labels=Y, alpha=1.2, beta=.8)
-    loss = model.batch_loss({"position": tf.constant([0, 1])}, tf.constant(np.log(S)))
-    assert loss.numpy() == pytest.approx(2.896020, abs=1e-6)
+    batch, logits = {"position": tf.constant([0, 1])}, tf.constant(np.log(S))
+    per_example = model.per_example_loss(batch, logits)
+    assert per_example.shape == [2]
+    [prior_term] = model.batch_terms(batch, logits)
+    assert float(losses.mean_loss(per_example) + prior_term) == pytest.approx(2.896020, abs=1e-6)
     np.testing.assert_allclose(model.predicted, S, atol=1e-6)
 
 

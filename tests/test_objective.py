@@ -11,6 +11,14 @@ from mlnt_tf.meta import objective
 TEACHER = tf.constant([[1 - 1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-1.0))]], tf.float32)
 
 
+def mean_cross_entropy(labels, logits):
+    return losses.mean_loss(losses.cross_entropy(labels, logits))
+
+
+def mean_consistency(targets, logits):
+    return losses.mean_loss(losses.kl_consistency(targets, logits))
+
+
 def forward(weights, images):
     return tf.stack([tf.zeros([1]), tf.reshape(weights[0], [1])], axis=1)
 
@@ -75,9 +83,9 @@ def of_network(network, order, batch, num_synthetic=2):
         for m in range(num_synthetic):
             with tf.GradientTape() as tape:
                 tape.watch(theta)
-                loss = losses.cross_entropy(labels(m), network_forward(theta, batch["image"]))
+                loss = mean_cross_entropy(labels(m), network_forward(theta, batch["image"]))
             fast = objective.fast_weights(theta, tape.gradient(loss, theta), .5)
-            total += losses.kl_consistency(targets, network_forward(fast, batch["image"])) / num_synthetic
+            total += mean_consistency(targets, network_forward(fast, batch["image"])) / num_synthetic
         return float(total)
 
     return theta, gradients, meta_loss
@@ -125,11 +133,11 @@ def test_the_shared_forward_gives_each_inner_gradient():
         with tf.GradientTape() as tape:
             tape.watch(theta)
             logits = network.stateless_call(theta, fixed, batch["image"], training=True)[0]
-            loss = losses.cross_entropy(tf.roll(batch["neighbor_labels"], m, axis=1)[:, 0], logits)
+            loss = mean_cross_entropy(tf.roll(batch["neighbor_labels"], m, axis=1)[:, 0], logits)
         fast = objective.fast_weights(theta, tape.gradient(loss, theta), .5)
         with tf.GradientTape() as tape:
             tape.watch(fast)
-            loss = losses.kl_consistency(targets, network.stateless_call(fast, fixed, batch["image"], training=True)[0])
+            loss = mean_consistency(targets, network.stateless_call(fast, fixed, batch["image"], training=True)[0])
         part = tape.gradient(loss, fast)
         total = part if total is None else [a + b for a, b in zip(total, part)]
     for mine, theirs in zip(together, total):
@@ -155,10 +163,10 @@ def of_two_layers(order, *, head_alone, parallelism=1, num_synthetic=3):
         for m in range(num_synthetic):
             with tf.GradientTape() as tape:
                 tape.watch([w, v])
-                loss = losses.cross_entropy(labels[:, m], two_layers([w, v], images))
+                loss = mean_cross_entropy(labels[:, m], two_layers([w, v], images))
             of_w, of_v = tape.gradient(loss, [w, v])
             fast = objective.fast_weights([v] if head_alone else [w, v], [of_v] if head_alone else [of_w, of_v], .5)
-            total += losses.kl_consistency(targets, two_layers([w, *fast] if head_alone else fast, images))
+            total += mean_consistency(targets, two_layers([w, *fast] if head_alone else fast, images))
         return total / num_synthetic
 
     if head_alone:
@@ -194,7 +202,7 @@ def test_the_head_alone_to_first_order_is_grad_j_at_the_moved_head():
         with tf.GradientTape() as tape:
             fast = [w, v - .5 * inner]
             tape.watch(fast)
-            loss = losses.kl_consistency(targets, two_layers(fast, images))
+            loss = mean_consistency(targets, two_layers(fast, images))
         expected = [total + part / 3 for total, part in zip(expected, tape.gradient(loss, fast))]
     for mine, theirs in zip(gradients, expected):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)

@@ -84,7 +84,7 @@ def test_keras_cannot_do_it_yet(found, what, where):
     assert not found[where][f"keras/{what}"]
 
 
-def setting(order="first", of_images=False):
+def setting(order="first", image_gradient=False):
     """A linear network of 4 inputs and 3 classes at fixed weights, and labels of M = 3 sets."""
     draws = np.random.default_rng(0)
     theta = [tf.constant(draws.normal(size=[4, 3]), tf.float32), tf.constant(draws.normal(size=[3]), tf.float32)]
@@ -92,17 +92,17 @@ def setting(order="first", of_images=False):
     targets = tf.nn.softmax(tf.constant(draws.normal(size=[6, 3]), tf.float32))
     sets = tf.constant(draws.integers(3, size=[3, 6]), tf.int32)
     return (lambda weights, x: tf.math.softplus(x) @ weights[0] + weights[1], theta, images, targets,
-            lambda m: sets[m]), dict(num_synthetic=3, inner_rate=.5, order=order, of_images=of_images,
+            lambda m: sets[m]), dict(num_synthetic=3, inner_rate=.5, order=order, image_gradient=image_gradient,
                                      reduce=lambda gradients: gradients)
 
 
 @pytest.mark.parametrize("order", ["first", "full"])
-@pytest.mark.parametrize("of_images", [False, True])
-def test_two_loops_give_the_gradient_of_one(order, of_images):
-    arguments, options = setting(order, of_images)
+@pytest.mark.parametrize("image_gradient", [False, True])
+def test_two_loops_give_the_gradient_of_one(order, image_gradient):
+    arguments, options = setting(order, image_gradient)
     expected, loss = tf.function(lambda: objective.meta_gradient(*arguments, **options))()
     found, same_loss = tf.function(lambda: replicated.meta_gradient(*arguments, **options))()
-    assert len(found) == len(expected) == 2 + of_images
+    assert len(found) == len(expected) == 2 + image_gradient
     for mine, theirs in zip(found, expected):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert float(same_loss) == pytest.approx(float(loss), abs=1e-6)

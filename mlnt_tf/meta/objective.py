@@ -1,7 +1,8 @@
-"""The meta loss and its gradient: pure functions of the weights (paper eq. 2, 4, 6, 8 and 11).
+"""The meta loss and its gradient as pure functions of the weights (paper eq. 2, 4, 6, 8 and 11).
 
-`forward(weights, images)` is the network at any list of weights, with batch statistics and nothing written:
-logits [batch, classes]. `reduce(gradients)` averages a list of gradients over replicas.
+Two functions recur as arguments. `forward(weights, images)` evaluates the network at any list of
+weights and returns logits [batch, classes]. It uses batch statistics and updates no variable.
+`reduce(gradients)` averages a list of gradients over the replicas.
 """
 
 import tensorflow as tf
@@ -10,63 +11,80 @@ from mlnt_tf import losses
 
 
 def fast_weights(theta, inner_gradient, inner_rate):
-    """theta' = theta - alpha * inner gradient: plain gradient descent (paper eq. 2)."""
+    """theta' = theta - alpha * inner gradient: one step of plain gradient descent (paper eq. 2)."""
     return [weight - inner_rate * gradient for weight, gradient in zip(theta, inner_gradient)]
 
 
-def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate, order, reduce,
-                  parallelism=1, of_images=False):
-    """(1/M) sum_m grad J(theta'_m), and the mean of the J themselves.
+def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate,
+                  order, reduce, parallelism=1, image_gradient=False,
+                  inner_loss=losses.CROSS_ENTROPY):
+    """Computes (1/M) sum_m grad J(theta'_m) and the mean of J(theta'_m).
 
-    First order takes the inner gradient as a constant: the gradient of J at theta'_m. The inner losses differ in
-    their labels alone, so one forward pass at theta serves all of them: 3 forward costs (a backward counts two)
-    for each m over and above the 2 of its inner gradient. Full order differentiates through the inner step.
-    The sum runs in a loop, so memory and compile time do not grow with M, but with `parallelism`.
+    First order treats the inner gradient as a constant, so the result is the gradient of J at
+    theta'_m. The inner losses differ only in their labels, so one forward pass at theta serves all
+    of them. Counting a backward pass as two forward passes, each m then costs 2 passes for its
+    inner gradient and 3 for J. Full order differentiates through the inner step.
+
+    The sum over m is a loop. Memory and compile time grow with `parallelism`, not with M.
 
     Args:
-      forward, reduce: see the module.
+      forward, reduce: see the module's docstring.
       theta: list of weight tensors.
       images: [batch, height, width, channels], or features in their place.
-      targets: float32 [batch, classes], a constant.
+      targets: float32 [batch, classes], treated as a constant.
       synthetic_labels: function m -> int32 [batch].
       num_synthetic: M, at least 1.
       inner_rate: alpha.
       order: "first" or "full".
-      parallelism: how many m run side by side; above M there is no loop.
-      of_images: the gradient with respect to the images is wanted too.
+      parallelism: number of label sets that are processed side by side. Above M there is no loop.
+      image_gradient: whether to return the gradient with respect to the images as well.
+      inner_loss: a `losses.InnerLoss`. First order uses only its gradient, full order its value.
 
     Returns:
-      (list of gradients like theta, that of the images last if wanted; float32 scalar consistency loss).
+      (list of gradients like theta, followed by that of the images if requested; float32 scalar,
+      the mean consistency loss).
     """
-    one = _first_order(forward, theta, images, targets, inner_rate, reduce, of_images) if order == "first" else \
-        _full_order(forward, theta, images, targets, inner_rate, reduce, of_images)
+    new_gradient = first_order_gradient if order == "first" else full_order_gradient
+    gradient_of = new_gradient(forward, theta, images, targets, inner_rate=inner_rate,
+                               reduce=reduce, image_gradient=image_gradient, inner_loss=inner_loss)
 
-    def add(m, gradient, loss, count=parallelism):
-        for one_gradient, one_loss in [one(synthetic_labels(m + side)) for side in range(count)]:
-            gradient = [total + tf.cast(part, tf.float32) for total, part in zip(gradient, one_gradient)]
-            loss += one_loss
-        return m + count, gradient, loss
+    def add_label_sets(first, count, gradient_sum, loss_sum):
+        for offset in range(count):
+            gradient, loss = gradient_of(synthetic_labels(first + offset))
+            gradient_sum = add(gradient_sum, gradient)
+            loss_sum += loss
+        return gradient_sum, loss_sum
 
-    zeros = [tf.zeros_like(weight, tf.float32) for weight in [*theta, *[images] * of_images]]
-    start = tf.constant(0), zeros, tf.constant(0.0)
+    def one_round(m, gradient_sum, loss_sum):
+        gradient_sum, loss_sum = add_label_sets(m, parallelism, gradient_sum, loss_sum)
+        return m + parallelism, gradient_sum, loss_sum
+
+    m = tf.constant(0)
+    gradient_sum = [tf.zeros_like(tensor, tf.float32)
+                    for tensor in with_images(theta, images, image_gradient)]
+    loss_sum = tf.constant(0.0)
     rounds, rest = divmod(num_synthetic, parallelism)
     if rounds:
-        start = tf.while_loop(lambda m, *_: m < rounds * parallelism, add, start, parallel_iterations=1,
-                              maximum_iterations=rounds)
-    _, gradient, loss = add(*start, count=rest)
-    return [total / num_synthetic for total in gradient], loss / num_synthetic
+        m, gradient_sum, loss_sum = tf.while_loop(
+            lambda m, *_: m < rounds * parallelism, one_round, (m, gradient_sum, loss_sum),
+            parallel_iterations=1, maximum_iterations=rounds)
+    gradient_sum, loss_sum = add_label_sets(m, rest, gradient_sum, loss_sum)
+    return [total / num_synthetic for total in gradient_sum], loss_sum / num_synthetic
 
 
-def meta_gradient_through_head(body, head, theta_body, theta_head, images, *args, gradient_of=meta_gradient, **kwargs):
-    """The same with an inner step that moves the head alone: theta'_m = (theta_body, theta_head - alpha grad_head Lc).
+def meta_gradient_through_head(body, head, theta_body, theta_head, images, targets,
+                               synthetic_labels, *, gradient_of=meta_gradient, **settings):
+    """The meta gradient if the inner step moves only the head of the network.
 
-    The features are then those of theta for every m, so one forward and one backward pass of the body serve all.
+    theta'_m = (theta_body, theta_head - alpha grad_head Lc). The features do not depend on m, so
+    one forward and one backward pass of the body serve all M label sets.
 
     Args:
-      body, head: the network in two, each as `forward`: images to features, features to logits.
+      body, head: the two parts of the network, each like `forward`: images to features, and
+        features to logits.
       theta_body, theta_head: their weights.
-      gradient_of: `meta_gradient`, or another like it.
-      the others: as `meta_gradient`.
+      images, targets, synthetic_labels, **settings: as for `meta_gradient`.
+      gradient_of: `meta_gradient`, or a function with the same arguments.
 
     Returns:
       (list of gradients like theta_body + theta_head, float32 scalar consistency loss).
@@ -74,43 +92,103 @@ def meta_gradient_through_head(body, head, theta_body, theta_head, images, *args
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(theta_body)
         features = body(theta_body, images)
-    (*of_head, of_features), loss = gradient_of(head, theta_head, features, *args, **kwargs, of_images=True)
-    of_body = tape.gradient(features, theta_body, tf.cast(of_features, features.dtype), unconnected_gradients="zero")
-    return of_body + of_head, loss
+    gradients, loss = gradient_of(head, theta_head, features, targets, synthetic_labels,
+                                  image_gradient=True, **settings)
+    head_gradient = gradients[:-1]
+    feature_gradient = tf.cast(gradients[-1], features.dtype)
+    body_gradient = tape.gradient(features, theta_body, feature_gradient,
+                                  unconnected_gradients="zero")
+    return body_gradient + head_gradient, loss
 
 
-def _first_order(forward, theta, images, targets, inner_rate, reduce, of_images):
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as shared:
-        shared.watch(theta)
-        logits = tf.cast(forward(theta, images), tf.float32)
-    probabilities = tf.nn.softmax(logits)
+def first_order_gradient(forward, theta, images, targets, *, inner_rate, reduce, image_gradient,
+                         inner_loss):
+    """Returns a function: labels [batch] -> (gradient of J at theta'_m, J).
 
-    def one(labels):
-        cotangent = losses.cross_entropy_cotangent(labels, probabilities)
-        inner = shared.gradient(logits, theta, output_gradients=cotangent, unconnected_gradients="zero")
-        fast = fast_weights(theta, reduce(inner), inner_rate)
-        x = tf.identity(images)  # a tape does not see what the loop has captured before
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            wanted = [*fast, *[x] * of_images]
-            tape.watch(wanted)
-            consistency = losses.kl_consistency(targets, forward(fast, x))
-        return tape.gradient(consistency, wanted, unconnected_gradients="zero"), consistency
+    The forward pass at theta runs here, once. The returned function only runs its backward pass.
+    """
+    inner_gradient = shared_inner_gradient(forward, theta, images, inner_loss)
 
-    return one
+    def gradient_of(labels):
+        fast = fast_weights(theta, reduce(inner_gradient(labels)), inner_rate)
+        return consistency_gradient(forward, fast, images, targets, image_gradient=image_gradient)
+
+    return gradient_of
 
 
-def _full_order(forward, theta, images, targets, inner_rate, reduce, of_images):
-    def one(labels):
-        weights, x = [tf.identity(weight) for weight in theta], tf.identity(images)  # as above
+def full_order_gradient(forward, theta, images, targets, *, inner_rate, reduce, image_gradient,
+                        inner_loss):
+    """Returns a function: labels [batch] -> (gradient of J(theta'_m(theta)) at theta, J)."""
+    def gradient_of(labels):
+        weights, pixels = copies_for_tape(theta), tf.identity(images)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
-            wanted = [*weights, *[x] * of_images]
-            outer.watch(wanted)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                inner_loss = losses.cross_entropy(labels, forward(weights, x))
-            inner = tape.gradient(inner_loss, weights, unconnected_gradients="zero")
+            sources = with_images(weights, pixels, image_gradient)
+            outer.watch(sources)
+            inner = inner_gradient_at(forward, weights, pixels, labels, inner_loss)
             fast = fast_weights(weights, reduce(inner), inner_rate)
-            consistency = losses.kl_consistency(targets, forward(fast, x))
-        return outer.gradient(consistency, wanted, unconnected_gradients="zero"), consistency
+            consistency = consistency_loss(forward, fast, pixels, targets)
+        return outer.gradient(consistency, sources, unconnected_gradients="zero"), consistency
 
-    return one
+    return gradient_of
+
+
+def shared_inner_gradient(forward, theta, images, inner_loss):
+    """Returns a function: labels [batch] -> list, the gradient of the inner loss at theta.
+
+    The forward pass runs here, once. The returned function starts a backward pass from the
+    closed-form gradient with respect to the logits.
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(theta)
+        logits = tf.cast(forward(theta, images), tf.float32)
+
+    def inner_gradient(labels):
+        logit_gradient = losses.mean_loss_gradient(inner_loss.gradient(labels, logits))
+        return tape.gradient(logits, theta, output_gradients=logit_gradient,
+                             unconnected_gradients="zero")
+
+    return inner_gradient
+
+
+def inner_gradient_at(forward, weights, images, labels, inner_loss):
+    """The gradient of the inner loss at `weights`, which an enclosing tape can differentiate."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        loss = losses.mean_loss(inner_loss.value(labels, forward(weights, images)))
+    return tape.gradient(loss, weights, unconnected_gradients="zero")
+
+
+def consistency_gradient(forward, weights, images, targets, *, image_gradient):
+    """Returns (gradient of J at `weights`, then that of the images if requested; J)."""
+    pixels = tf.identity(images)  # See `copies_for_tape`.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        sources = with_images(weights, pixels, image_gradient)
+        tape.watch(sources)
+        consistency = consistency_loss(forward, weights, pixels, targets)
+    return tape.gradient(consistency, sources, unconnected_gradients="zero"), consistency
+
+
+def consistency_loss(forward, weights, images, targets):
+    """J: the mean KL divergence from the targets (paper eq. 4 and 11), a float32 scalar."""
+    return losses.mean_loss(losses.kl_consistency(targets, forward(weights, images)))
+
+
+def with_images(weights, images, image_gradient):
+    """The tensors to differentiate with respect to: the weights, then the images if requested."""
+    if image_gradient:
+        return [*weights, images]
+    return list(weights)
+
+
+def copies_for_tape(weights):
+    """Copies that a tape inside a loop can watch.
+
+    A loop's body captures tensors from outside. A tape does not see a tensor that was captured
+    before the tape was opened.
+    """
+    return [tf.identity(weight) for weight in weights]
+
+
+def add(totals, parts):
+    """Adds each part, as float32, to its total."""
+    return [total + tf.cast(part, tf.float32) for total, part in zip(totals, parts)]

@@ -1,8 +1,10 @@
-"""The meta gradient on several replicas: the same as on one, of the global batch (paper eq. 2 to 8).
+"""The meta gradient of the global batch, computed on several replicas (paper eq. 2 to 8).
 
-Replicas cannot meet within a `tf.while_loop` (MirroredStrategy merges them in Python), and a graph repeated M times for
-each replica takes minutes to build. So the M inner gradients are computed in one loop, averaged over the replicas in
-one all-reduce, and used in a second loop: M times the weights' memory, and fewer, larger messages.
+Replicas cannot synchronize inside a `tf.while_loop`, because MirroredStrategy merges them in
+Python. Repeating the graph M times per replica would take minutes to build. This module therefore
+uses two loops with one all-reduce in between: the first computes the M inner gradients, the second
+uses their means over the replicas. It needs M times the weights' memory, and sends fewer, larger
+messages.
 """
 
 import tensorflow as tf
@@ -11,64 +13,65 @@ from mlnt_tf import losses
 from mlnt_tf.meta import objective
 
 
-def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate, order, reduce,
-                  parallelism=1, of_images=False):
-    """This replica's share of the meta gradient, whose mean over the replicas is that of the global batch.
+def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate,
+                  order, reduce, parallelism=1, image_gradient=False,
+                  inner_loss=losses.CROSS_ENTROPY):
+    """This replica's part of the meta gradient; the mean over replicas is that of the global batch.
 
-    With R replicas, J_r and L_r those of their samples, the gradient of (1/R) sum_r J_r(theta'), where
-    theta' = theta - alpha (1/R) sum_s grad L_s(theta), is the mean over r of v_r - alpha H_r (1/R) sum_s v_s: v_r the
-    gradient of J_r at theta', H_r the Hessian of L_r at theta. First order leaves the second term out.
+    Let J_r and L_r be the losses of replica r's examples, with R replicas. The global fast weights
+    are theta' = theta - alpha (1/R) sum_s grad L_s(theta). The gradient of (1/R) sum_r J_r(theta')
+    is then the mean over r of v_r - alpha H_r (1/R) sum_s v_s. Here v_r is the gradient of J_r at
+    theta' and H_r the Hessian of L_r at theta. First order omits the second term.
 
-    Args, returns: as `objective.meta_gradient`; `reduce` is called once, for full order twice.
+    Args, returns: as for `objective.meta_gradient`. `reduce` is called once, in full order twice.
     """
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as shared:
-        shared.watch(theta)
-        logits = tf.cast(forward(theta, images), tf.float32)
-    probabilities = tf.nn.softmax(logits)
-    count = len(theta)
+    like_weights = [tf.TensorSpec(weight.shape, weight.dtype) for weight in theta]
+    like_images = tf.TensorSpec(images.shape, images.dtype)
+    like_gradient = objective.with_images(like_weights, like_images, image_gradient)
+    label_sets = tf.range(num_synthetic)
 
-    def inner_gradient(m):
-        cotangent = losses.cross_entropy_cotangent(synthetic_labels(m), probabilities)
-        return shared.gradient(logits, theta, output_gradients=cotangent, unconnected_gradients="zero")
-
-    def at_fast_weights(m):
-        fast = objective.fast_weights(theta, [gradient[m] for gradient in inner], inner_rate)
-        x = tf.identity(images)  # a tape does not see what the loop has captured before
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            wanted = [*fast, *[x] * of_images]
-            tape.watch(wanted)
-            consistency = losses.kl_consistency(targets, forward(fast, x))
-        return tape.gradient(consistency, wanted, unconnected_gradients="zero"), consistency
-
-    def bend(m):
-        weights, x = [tf.identity(weight) for weight in theta], tf.identity(images)  # as above
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            wanted = [*weights, *[x] * of_images]
-            outer.watch(wanted)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                loss = losses.cross_entropy(synthetic_labels(m), forward(weights, x))
-            gradient = tape.gradient(loss, weights, unconnected_gradients="zero")
-        return outer.gradient(gradient, wanted, output_gradients=[direction[m] for direction in directions],
-                              unconnected_gradients="zero")
-
-    like_theta = [tf.TensorSpec(weight.shape, weight.dtype) for weight in theta]
-    like_wanted = like_theta + [tf.TensorSpec(images.shape, images.dtype)] * of_images
-
-    def for_each_m(function, signature):
-        return tf.map_fn(function, tf.range(num_synthetic), fn_output_signature=signature,
+    def for_each_label_set(function, signature):
+        return tf.map_fn(function, label_sets, fn_output_signature=signature,
                          parallel_iterations=parallelism)
 
-    def add(total, m):
-        gradient, consistency = at_fast_weights(m)
-        return [sum_ + tf.cast(part, tf.float32) for sum_, part in zip(total[0], gradient)], total[1] + consistency
+    shared_gradient = objective.shared_inner_gradient(forward, theta, images, inner_loss)
+    inner_gradients = reduce(for_each_label_set(  # Each is [M, ...].
+        lambda m: shared_gradient(synthetic_labels(m)), like_weights))
 
-    inner = reduce(for_each_m(inner_gradient, like_theta))  # [M, ...] each
+    def gradient_at_fast_weights(m):
+        inner_gradient = [gradients[m] for gradients in inner_gradients]
+        fast = objective.fast_weights(theta, inner_gradient, inner_rate)
+        return objective.consistency_gradient(forward, fast, images, targets,
+                                              image_gradient=image_gradient)
+
     if order == "first":
-        zeros = [tf.zeros(like.shape) for like in like_wanted], tf.constant(0.0)
-        gradients, consistency = tf.foldl(add, tf.range(num_synthetic), initializer=zeros, parallel_iterations=1)
-        return [gradient / num_synthetic for gradient in gradients], consistency / num_synthetic
-    gradients, consistency = for_each_m(at_fast_weights, (like_wanted, tf.TensorSpec([])))
-    directions = reduce(gradients[:count])
-    return [tf.reduce_mean(tf.cast(straight, tf.float32) - inner_rate * tf.cast(bent, tf.float32), axis=0)
-            for straight, bent in zip(gradients, for_each_m(bend, like_wanted))], tf.reduce_mean(consistency)
+        def add_label_set(total, m):
+            gradient_sum, loss_sum = total
+            gradient, consistency = gradient_at_fast_weights(m)
+            return objective.add(gradient_sum, gradient), loss_sum + consistency
+
+        zeros = [tf.zeros(like.shape) for like in like_gradient]
+        gradient_sum, loss_sum = tf.foldl(add_label_set, label_sets, parallel_iterations=1,
+                                          initializer=(zeros, tf.constant(0.0)))
+        return [total / num_synthetic for total in gradient_sum], loss_sum / num_synthetic
+
+    gradients, consistency = for_each_label_set(gradient_at_fast_weights,
+                                                (like_gradient, tf.TensorSpec([])))
+    directions = reduce(gradients[:len(theta)])  # (1/R) sum_s v_s for each m.
+
+    def hessian_product(m):
+        """H_r times the direction: the gradient of <grad L_r, direction>."""
+        weights, pixels = objective.copies_for_tape(theta), tf.identity(images)
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            sources = objective.with_images(weights, pixels, image_gradient)
+            outer.watch(sources)
+            inner_gradient = objective.inner_gradient_at(forward, weights, pixels,
+                                                         synthetic_labels(m), inner_loss)
+        return outer.gradient(inner_gradient, sources, unconnected_gradients="zero",
+                              output_gradients=[direction[m] for direction in directions])
+
+    products = for_each_label_set(hessian_product, like_gradient)
+    full_order = [tf.reduce_mean(tf.cast(gradient, tf.float32)
+                                 - inner_rate * tf.cast(product, tf.float32), axis=0)
+                  for gradient, product in zip(gradients, products)]
+    return full_order, tf.reduce_mean(consistency)

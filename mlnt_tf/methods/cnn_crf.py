@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf import losses
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform
 from mlnt_tf.methods import transition
-from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.methods.joint_optimization import soft_cross_entropy
+from mlnt_tf.methods.cross_entropy import CrossEntropy, Untracked
 from mlnt_tf.models.registry import feature_extractor
 from mlnt_tf.stage import Outcome
 
@@ -37,6 +37,8 @@ class CNNCRF(CrossEntropy):
     "position", int32 [batch]: the row of each example.
     """
 
+    takes_probabilities = False
+
     def __init__(self, network, *, matrix, clean_labels, steps_per_epoch, form="analytic", seed=0, **kwargs):
         if form not in ("analytic", "exact"):
             raise ValueError(f"form must be 'analytic' or 'exact'. Received: form={form!r}")
@@ -46,8 +48,10 @@ class CNNCRF(CrossEntropy):
         both = keras.Model(network.inputs, [a, b])
         pairwise = TrueLabelMarginal(name="true_label", dtype="float32") if form == "exact" else None
         super().__init__(keras.Model(network.inputs, pairwise(a, b)) if pairwise else network, **kwargs)
-        self.given_head, self.pairwise, self.steps_per_epoch = given_head, pairwise, steps_per_epoch
-        self.both = lambda: both  # not as it is: Keras would take its weights for more of its own
+        self.given_head = given_head
+        self.pairwise = pairwise
+        self.steps_per_epoch = steps_per_epoch
+        self.both = Untracked(both)
         self.log_auxiliary = np.log(auxiliary(matrix)).astype(np.float32)
         self.clean_labels = np.asarray(clean_labels, np.int32)
 
@@ -56,7 +60,7 @@ class CNNCRF(CrossEntropy):
         return self.student.trainable_variables + ([] if self.pairwise else self.given_head.trainable_variables)
 
     def forward(self, batch):
-        a, b = (tf.cast(head, tf.float32) for head in self.both()(batch["image"], training=True))
+        a, b = (tf.cast(head, tf.float32) for head in self.both.value(batch["image"], training=True))
         given, classes = batch["label"], a.shape[-1]
         if self.pairwise:
             energy = tf.convert_to_tensor(self.pairwise.energy)  # W, [given, true]
@@ -67,11 +71,10 @@ class CNNCRF(CrossEntropy):
         clean = tf.gather(self.clean_labels, batch["position"])
         q = tf.stop_gradient(tf.where(clean[:, None] >= 0, tf.one_hot(clean, classes), q))
         if not self.pairwise:
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=given, logits=b))
-            return logits, loss + soft_cross_entropy(q, a)
+            return logits, losses.cross_entropy(given, b) + losses.soft_cross_entropy(q, a)
         of_given = tf.gather(b, given, axis=1, batch_dims=1)
         expected = tf.reduce_sum(q * joint, axis=1) + of_given
-        return logits, tf.reduce_mean(log_partition(a, b, energy) - expected)
+        return logits, log_partition(a, b, energy) - expected
 
     def rates(self):
         return {**super().rates(), "alpha": alpha_of(self.step // self.steps_per_epoch)}

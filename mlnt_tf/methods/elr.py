@@ -2,42 +2,46 @@
 
 import tensorflow as tf
 
-from mlnt_tf import losses
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.stage import Outcome
 
-CLIP = 1e-4  # the authors' bound of the probabilities, so that the logarithm is finite
+CLIP = 1e-4  # The authors' bound on the probabilities. It keeps the logarithm finite.
 
 
 class ELR(CrossEntropy):
-    """Cross entropy, and a pull toward what the network predicted of each example before (eq. 6 to 8 there).
+    """Cross entropy and a pull toward the network's earlier predictions (eq. 6 to 8 of that paper).
 
-    L = Lc + strength / k sum log(1 - <p, t>), with t <- beta t + (1 - beta) p for the examples of the batch, before.
+    The loss of an example is Lc + strength * log(1 - <p, t>). Its target t is a moving average of its
+    predictions, updated first: t <- beta t + (1 - beta) p.
+
+    A batch also has "position", int32 [batch]: the row of each example in the targets. An example's
+    "weight" applies to both terms of its loss, but not to the update of t.
 
     Args:
-      network: as of `CrossEntropy`.
-      num_examples: n; the targets t, float32 [n, classes], begin at 0 and are among the variables.
-      strength: lambda; 0 is cross entropy, bit for bit. Published for CIFAR-10: 3.
-      beta: of the average, in [0, 1). Published for CIFAR-10: 0.7.
-
-    A batch also has "position", int32 [batch]: the row of each example.
+      network: as for `CrossEntropy`.
+      num_examples: n. The targets t, float32 [n, classes], start at 0 and are saved in checkpoints.
+      strength: lambda. 0 is cross entropy, bit for bit. The published value for CIFAR-10 is 3.
+      beta: decay of the moving average, in [0, 1). The published value for CIFAR-10 is 0.7.
     """
 
     def __init__(self, network, *, num_examples, strength=3.0, beta=0.7, **kwargs):
         super().__init__(network, **kwargs)
-        self.strength, self.beta = strength, beta
+        self.strength = strength
+        self.beta = beta
         self.averages = self.add_table(num_examples, network.output_shape[-1], name="averages")
 
-    def batch_loss(self, batch, logits):
-        loss = losses.cross_entropy(batch["label"], logits)
-        probabilities = tf.clip_by_value(tf.nn.softmax(tf.cast(logits, tf.float32)), CLIP, 1 - CLIP)
-        predicted = tf.stop_gradient(probabilities / tf.reduce_sum(probabilities, axis=1, keepdims=True))
+    def per_example_loss(self, batch, logits):
+        loss = super().per_example_loss(batch, logits)
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+        probabilities = tf.clip_by_value(probabilities, CLIP, 1 - CLIP)
+        total = tf.reduce_sum(probabilities, axis=1, keepdims=True)
+        predicted = tf.stop_gradient(probabilities / total)
         targets = self.beta * self.rows(self.averages, batch) + (1 - self.beta) * predicted
         self.write_rows(self.averages, batch, targets)
         if not self.strength:
             return loss
         agreement = tf.reduce_sum(probabilities * targets, axis=1)
-        return loss + self.strength * tf.reduce_mean(tf.math.log(1 - agreement))
+        return loss + self.strength * tf.math.log(1 - agreement)
 
 
 def train(run):

@@ -9,18 +9,22 @@ from mlnt_tf.stage import Outcome
 
 
 class Forward(CrossEntropy):
-    """Cross entropy of p T against the given labels, p the softmax of the network, which learns the true ones.
+    """Cross entropy of p T with the given labels, where p is the network's softmax.
+
+    The network learns to predict the true labels.
 
     Args:
-      network: as of `CrossEntropy`.
-      matrix: [classes, classes], T: p(given | true), a row for each true class.
+      network: as for `CrossEntropy`.
+      matrix: [classes, classes], the transition matrix T: p(given | true), one row per true class.
     """
+
+    takes_probabilities = False
 
     def __init__(self, network, *, matrix, **kwargs):
         super().__init__(network, **kwargs)
         self.matrix = np.asarray(matrix, np.float32)
 
-    def batch_loss(self, batch, logits):
+    def per_example_loss(self, batch, logits):
         return losses.forward_cross_entropy(batch["label"], logits, self.matrix)
 
 

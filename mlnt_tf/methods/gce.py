@@ -6,18 +6,20 @@ from mlnt_tf.stage import Outcome
 
 
 class GCE(CrossEntropy):
-    """Cross entropy at q = 0, the mean absolute error at q = 1; the published q is 0.7.
+    """A loss between cross entropy (the limit q = 0) and the mean absolute error (q = 1).
 
     Args:
-      network: as of `CrossEntropy`.
-      q: in (0, 1].
+      network: as for `CrossEntropy`.
+      q: float in (0, 1]. The published value is 0.7.
     """
+
+    takes_probabilities = False
 
     def __init__(self, network, *, q=0.7, **kwargs):
         super().__init__(network, **kwargs)
         self.q = q
 
-    def batch_loss(self, batch, logits):
+    def per_example_loss(self, batch, logits):
         return losses.generalized_cross_entropy(batch["label"], logits, q=self.q)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf import checkpoints, files, schedules
+from mlnt_tf import checkpoints, files, losses, schedules
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.stage import Outcome
 
@@ -15,69 +15,63 @@ AVERAGED = 10  # epochs whose predictions make a label
 RATE_OF_PUBLISHED = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
 
 
-class SoftLabels(CrossEntropy):
-    """Cross entropy of soft labels, stage 2.
+class JointOptimization(CrossEntropy):
+    """Stage 1: L = Lc + alpha Lp + beta Le on soft labels that `UpdateLabels` updates.
+
+    With alpha = beta = 0 and constant labels it is cross entropy. A batch also has "position",
+    int32 [batch]: the row of each example in the tables. An example's "weight" applies to Lc and Le.
+    Lp belongs to the batch as a whole and is not weighted.
 
     Args:
-      network: as of `CrossEntropy`.
-      labels: float32 [n, classes], a row for each training example.
-
-    A batch also has "position", int32 [batch]: the row of each example.
-    """
-
-    def __init__(self, network, *, labels, **kwargs):
-        super().__init__(network, **kwargs)
-        self.labels = self.add_table(*labels.shape, name="labels", start=labels)
-
-    def batch_loss(self, batch, logits):
-        return soft_cross_entropy(self.rows(self.labels, batch), logits)
-
-
-class JointOptimization(SoftLabels):
-    """L = Lc + alpha Lp + beta Le on labels that `UpdateLabels` renews, stage 1.
-
-    With alpha = beta = 0 and labels that stay it is cross entropy.
-
-    Args:
-      network, labels: as of `SoftLabels`; labels begin one-hot.
-      alpha: of Lp, which keeps the classes in proportion.
-      beta: of Le, which makes predictions sure.
+      network: as for `CrossEntropy`.
+      labels: float32 [n, classes], one row per training example, one-hot at the start.
+      alpha: weight of Lp, which keeps the predicted classes in the proportions of the prior.
+      beta: weight of Le, which favors confident predictions.
 
     Attributes:
-      predicted: float32 [n, classes], of each example's last training pass; its label before the first.
+      labels: the current soft labels, a float32 [n, classes] variable.
+      predicted: float32 [n, classes], the prediction for each example in its last training pass. It
+        starts as the example's label.
     """
 
+    takes_probabilities = False  # The labels are a table of the model.
+
     def __init__(self, network, *, labels, alpha, beta, **kwargs):
-        super().__init__(network, labels=labels, **kwargs)
-        self.alpha, self.beta = alpha, beta
+        super().__init__(network, **kwargs)
+        self.alpha = alpha
+        self.beta = beta
+        self.labels = self.add_table(*labels.shape, name="labels", start=labels)
         self.predicted = self.add_table(*labels.shape, name="predicted", start=labels)
 
-    def batch_loss(self, batch, logits):
+    def per_example_loss(self, batch, logits):
         logits = tf.cast(logits, tf.float32)
         self.write_rows(self.predicted, batch, tf.nn.softmax(logits))
-        loss = super().batch_loss(batch, logits)
-        if self.alpha:
-            mean, = self.reduce([tf.reduce_mean(tf.nn.softmax(logits), axis=0)])  # of the batch, over all replicas
-            loss += self.alpha * prior_loss(mean)
+        loss = losses.soft_cross_entropy(self.rows(self.labels, batch), logits)
         if self.beta:
             loss += self.beta * entropy_loss(logits)
         return loss
 
-
-def soft_cross_entropy(labels, logits):
-    """Lc = -mean sum y log s; labels [batch, classes], a constant."""
-    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(
-        labels=tf.stop_gradient(labels), logits=tf.cast(logits, tf.float32)))
+    def batch_terms(self, batch, logits):
+        terms = super().batch_terms(batch, logits)
+        if self.alpha:
+            probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
+            [mean] = self.reduce([tf.reduce_mean(probabilities, axis=0)])  # Of the global batch.
+            terms.append(self.alpha * prior_loss(mean))
+        return terms
 
 
 def prior_loss(mean):
-    """Lp = -sum_j 1/c log of s_j's mean over the batch, [classes]: least where that is uniform."""
+    """Lp = -sum_j 1/c log mean_j, smallest if the mean prediction [classes] is uniform: a scalar."""
     return -tf.reduce_mean(tf.math.log(mean))
 
 
 def entropy_loss(logits):
-    """Le = -mean sum s log s."""
-    return -tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=1))
+    """Le = -sum_j s_j log s_j, where s is the softmax of the logits [batch, classes].
+
+    Returns:
+      float32 [batch].
+    """
+    return -tf.reduce_sum(tf.nn.softmax(logits) * tf.nn.log_softmax(logits), axis=1)
 
 
 class UpdateLabels(keras.callbacks.Callback):
@@ -131,6 +125,8 @@ class UpdateLabels(keras.callbacks.Callback):
 
 def train(run):
     """Stage 1 at a constant rate finds labels, stage 2 trains a fresh network on them; exports its student."""
+    from mlnt_tf.data.targets import Targets
+
     config, examples = run.config, run.examples
     stage = run.stage("joint optimization")
     given = np.eye(len(examples.class_names), dtype=np.float32)[examples.train.labels]
@@ -143,7 +139,8 @@ def train(run):
     shutil.rmtree(stage.directory / "predictions", ignore_errors=True)
     labels = np.load(stage.directory / "soft_labels.npy")
     final = run.stage("joint retraining")
-    final.train(lambda network: SoftLabels(network, labels=labels), learning_rate=falling_twice(final))
+    final.train(CrossEntropy, targets=Targets.given(examples.train).with_probabilities(labels),
+                learning_rate=falling_twice(final))
     return Outcome(final, "student", {"recovered_label_accuracy": found.get("label_accuracy", [None])[-1]})
 
 

@@ -1,14 +1,17 @@
-"""MLNT: before each classification update, a meta update that keeps the network noise-tolerant (paper algorithm 1)."""
+"""MLNT: a meta update before each classification update keeps the network noise-tolerant.
 
-import functools
-import itertools
+See algorithm 1 of the paper.
+"""
+
+import dataclasses
+import typing
 
 import keras
 import tensorflow as tf
 
 from mlnt_tf import losses, schedules
 from mlnt_tf.meta import objective, replicated, synthetic
-from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.methods.cross_entropy import CrossEntropy, Untracked
 from mlnt_tf.models.registry import split_network
 from mlnt_tf.optimizer import CoupledSGD
 
@@ -17,80 +20,98 @@ SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormal
 
 
 class MLNT(CrossEntropy):
-    """Meta-Learning based Noise-Tolerant training around a Keras network (Li et al., CVPR 2019).
+    """Meta-Learning based Noise-Tolerant training of a Keras network (Li et al., CVPR 2019).
+
+    A batch is {"id", "image", "label", "neighbor_labels"}: image float [batch, height, width,
+    channels], label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed
+    as {"meta": batch, "classification": batch}: the meta update samples all of the data, the
+    classification update only the selected examples (section 3.3). "weight" and "probabilities" (see
+    `CrossEntropy`) change the classification loss only.
 
     Args:
-      network: a Keras network that maps images [batch, height, width, channels] to logits [batch, classes].
-      num_synthetic: M, synthetic label sets of a step; 0 is cross entropy, bit for bit.
-      transfer_ratio: rho/k, the share of the batch that takes a neighbour's label.
+      network: a Keras network that maps images [batch, height, width, channels] to logits
+        [batch, classes].
+      num_synthetic: M, the number of synthetic label sets per step. 0 is cross entropy, bit for bit.
+      transfer_ratio: rho/k, the fraction of the batch that takes a neighbor's label.
       inner_rate: alpha, the step size of the inner gradient step.
-      meta_order: "first" takes the inner gradient as a constant, "full" differentiates through it.
-      fast_weights: what the inner step moves: "all" (the paper), the "last_stage" of the network (see
-        `mlnt_tf.models.registry.split_network`), or the "head", its last layer; what it leaves alone is passed
-        through once, not M times.
-      meta_every: a meta update every so many steps; the others are cross entropy.
-      synthetic_parallelism: how many of the M run side by side; the same numbers in more memory.
-      inner_reduce: on several replicas, "global" takes the inner step by the mean of their gradients, so that their
-        number changes nothing; "replica" spares the M all-reduces: each takes its own, by its share of the batch.
-      update_mode: "sequential" takes the classification gradient at the weights after the meta update (the paper),
-        "joint" takes both at the same weights (the released code).
-      mentor: a network, left as it is, whose predictions are merged into the teacher's (eq. 12), or None.
-      teacher_weight: lambda, the teacher's share of the merged target: a number or a Keras schedule of the step.
-      seed: of the synthetic labels, which are a pure function of (seed, step, m).
-
-    A batch is {"id", "image", "label", "neighbor_labels"}: image float [batch, height, width, channels], label int32
-    [batch], neighbor_labels int32 [batch, num_neighbors]; {"meta": batch, "classification": batch} takes the two
-    updates from two streams (section 3.3: the meta loss samples all the data, the other the filtered ones).
+      meta_order: "first" treats the inner gradient as a constant, "full" differentiates through it.
+      fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of the
+        network (see `mlnt_tf.models.registry.split_network`) or the "head", its last layer. The
+        other layers run once per step instead of M times.
+      meta_every: a meta update every so many steps. The other steps are cross entropy.
+      synthetic_parallelism: how many of the M label sets run side by side. It does not change the
+        result, but takes more memory.
+      inner_reduce: matters on several replicas only. "global" takes the inner step along the mean of
+        the replicas' gradients, so the result does not depend on their number. With "replica" each
+        uses its own gradient, which saves the all-reduces.
+      update_mode: "sequential" computes the classification gradient at the weights after the meta
+        update (the paper), "joint" computes both gradients at the same weights (the released code).
+      mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
+      teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras schedule
+        of the step.
+      seed: int. The synthetic labels are a pure function of (seed, step, m).
 
     Raises:
-      ValueError: an argument out of its range, a network that is not built or cannot be cloned, or
-        `meta_order="full"` with a Keras normalization layer whose second derivative is wrong.
+      ValueError: an argument is out of range, the network is not built or cannot be cloned, or
+        `meta_order="full"` meets a Keras normalization layer whose second derivative is wrong.
     """
 
-    def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2, meta_order="first",
-                 fast_weights="all", meta_every=1, synthetic_parallelism=1, inner_reduce="global",
-                 update_mode="sequential", mentor=None, teacher_weight=0.5, seed=0, **kwargs):
+    def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2,
+                 meta_order="first", fast_weights="all", meta_every=1, synthetic_parallelism=1,
+                 inner_reduce="global", update_mode="sequential", mentor=None, teacher_weight=0.5,
+                 seed=0, **kwargs):
         if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
             raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
-                             f"Received: num_synthetic={num_synthetic}, transfer_ratio={transfer_ratio}")
-        if meta_order not in ("first", "full"):
-            raise ValueError(f"meta_order must be 'first' or 'full'. Received: meta_order={meta_order!r}")
-        if fast_weights not in ("all", "last_stage", "head"):
-            raise ValueError(f"fast_weights must be 'all', 'last_stage' or 'head'. Received: {fast_weights=}")
+                             f"Received: {num_synthetic=}, {transfer_ratio=}")
         if meta_every < 1 or synthetic_parallelism < 1:
             raise ValueError("meta_every and synthetic_parallelism must be at least 1. "
                              f"Received: {meta_every=}, {synthetic_parallelism=}")
-        if update_mode not in ("sequential", "joint"):
-            raise ValueError(f"update_mode must be 'sequential' or 'joint'. Received: update_mode={update_mode!r}")
-        if inner_reduce not in ("global", "replica"):
-            raise ValueError(f"inner_reduce must be 'global' or 'replica'. Received: inner_reduce={inner_reduce!r}")
+        _check_choice("meta_order", meta_order, ("first", "full"))
+        _check_choice("fast_weights", fast_weights, ("all", "last_stage", "head"))
+        _check_choice("update_mode", update_mode, ("sequential", "joint"))
+        _check_choice("inner_reduce", inner_reduce, ("global", "replica"))
         if mentor is network:
-            raise ValueError("the mentor must be a network of its own. Received: the network that is trained")
+            raise ValueError("The mentor must be a network of its own. "
+                             "Received: the network that is trained")
         super().__init__(network, **kwargs)
-        self.num_synthetic, self.transfer_ratio, self.inner_rate = num_synthetic, transfer_ratio, inner_rate
-        self.meta_order, self.update_mode, self.seed = meta_order, update_mode, seed
-        self.meta_every, self.synthetic_parallelism = meta_every, synthetic_parallelism
-        parts = [network] if fast_weights == "all" else split_network(network, fast_weights)
+        self.num_synthetic = num_synthetic
+        self.transfer_ratio = transfer_ratio
+        self.inner_rate = inner_rate
+        self.meta_order = meta_order
+        self.meta_every = meta_every
+        self.synthetic_parallelism = synthetic_parallelism
+        self.inner_reduce = inner_reduce
+        self.update_mode = update_mode
+        self.mentor = mentor
+        self.teacher_weight = teacher_weight
+        self.seed = seed
+        # (body, head), or None if the inner step moves the whole network.
+        self.body_and_head = Untracked(None)
+        fast_part = network
+        if fast_weights != "all":
+            self.body_and_head.value = split_network(network, fast_weights)
+            _, fast_part = self.body_and_head.value
         if meta_order == "full" and num_synthetic:
-            _refuse_broken_second_order(parts[-1])
-        self.parts = lambda: parts  # not as they are: Keras would take their weights for more of its own
-        self.teacher_weight, self.mentor, self.inner_reduce = teacher_weight, mentor, inner_reduce
+            _refuse_broken_second_order(fast_part)
         if self.replicas > 1 and num_synthetic and meta_every > 1:
-            raise ValueError("meta_every above 1 runs on one device: replicas cannot meet in a branch of the graph. "
-                             f"Received: {meta_every=} under a strategy of {self.replicas} replicas")
+            raise ValueError("meta_every above 1 needs a single device, because replicas cannot "
+                             "synchronize in a branch of the graph. "
+                             f"Received: {meta_every=} with {self.replicas} replicas")
         self.consistency_metric = keras.metrics.Mean(name="consistency")
 
-    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0, meta_momentum=0.0, **kwargs):
-        """Sets both updates.
+    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0,
+                meta_momentum=0.0, **kwargs):
+        """Configures both updates.
 
         Args:
           learning_rate: beta, a number or a Keras schedule of the step.
           meta_rate: eta, a number or a Keras schedule of the step.
-          momentum, weight_decay: of the classification update; the decay is coupled.
-          meta_momentum: of the meta update; 0 is the paper's plain SGD.
-          **kwargs: jit_compile, steps_per_execution, run_eagerly, as `keras.Model.compile`.
+          momentum, weight_decay: of the classification update. The weight decay is coupled.
+          meta_momentum: of the meta update. 0 is the paper's plain SGD.
+          **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
         """
-        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, **kwargs)
+        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay,
+                        **kwargs)
         self.meta_optimizer = CoupledSGD(meta_rate, momentum=meta_momentum, name="meta_sgd")
         self.meta_optimizer.build(self.student.trainable_variables)
 
@@ -99,74 +120,141 @@ class MLNT(CrossEntropy):
         return self.num_synthetic > 0
 
     def train_step(self, batch):
-        meta, classification = (batch["meta"], batch["classification"]) if "meta" in batch else (batch, batch)
+        meta_batch, classification_batch = _split_streams(batch)
         if not self.num_synthetic:
-            return super().train_step(classification)
-        rates, theta, turn = self.rates(), self.student.trainable_variables, self.step % self.meta_every == 0
-        if self.meta_every == 1:
-            meta_gradients, consistency = self.meta_gradients(meta)
-        else:  # the optimizer steps by zero in between: the ramp of eta is one over all steps
-            meta_gradients, consistency = tf.cond(turn, lambda: self.meta_gradients(meta), lambda: (
-                [tf.zeros(weight.shape) for weight in theta], tf.constant(0.0)))
+            return super().train_step(classification_batch)
+        rates = self.rates()
+        is_meta_step = self.step % self.meta_every == 0
+        meta_gradients, consistency = self.meta_gradients_or_zeros(meta_batch, is_meta_step)
         if self.update_mode == "sequential":
             self.apply(self.meta_optimizer, meta_gradients)
-        gradients, logits, loss = self.classification_gradients(classification)
+        gradients, logits, loss = self.classification_gradients(classification_batch)
         self.apply(self.optimizer, gradients)
-        if self.update_mode == "joint":  # last, so that the weight decay is that of the old weights too
+        if self.update_mode == "joint":  # Last, so that the weight decay is that of the old weights.
             self.apply(self.meta_optimizer, meta_gradients)
-        self.update_teacher(meta["image"], rates["ema_decay"])
+        self.update_teacher(meta_batch["image"], rates["ema_decay"])
         loss, consistency = self.reduce([loss, consistency])
-        self.consistency_metric.update_state(consistency, sample_weight=tf.cast(turn, tf.float32))
-        logs = self.track(classification, logits, loss, consistency)
+        self.consistency_metric.update_state(consistency,
+                                             sample_weight=tf.cast(is_meta_step, tf.float32))
+        logs = self.track(classification_batch, logits, loss, consistency)
         return {**logs, "consistency": self.consistency_metric.result(), **rates}
 
+    def meta_gradients_or_zeros(self, batch, is_meta_step):
+        """`meta_gradients` in a meta step, otherwise zeros.
+
+        The meta optimizer counts the steps in between as well, so eta's ramp runs over all steps.
+        """
+        if self.meta_every == 1:
+            return self.meta_gradients(batch)
+
+        def zeros():
+            weights = self.student.trainable_variables
+            return [tf.zeros(weight.shape) for weight in weights], tf.constant(0.0)
+
+        return tf.cond(is_meta_step, lambda: self.meta_gradients(batch), zeros)
+
     def meta_gradients(self, batch):
-        """The meta gradient at the student's weights, and the consistency loss (eq. 6, 8): (gradients, scalar)."""
+        """The meta gradient at the student's weights (eq. 6 and 8).
+
+        Returns:
+          (list of gradients like the student's trainable variables, float32 scalar consistency loss).
+        """
         step = self.step
-        images, labels, neighbor_labels = batch["image"], batch["label"], batch["neighbor_labels"]
+        images = batch["image"]
+        synthetic_labels = self.synthetic_labels(batch, step)
+        targets = self.targets(images, step)
+        algorithm = self.meta_algorithm()
+        settings = dict(num_synthetic=self.num_synthetic, inner_rate=self.inner_rate,
+                        order=self.meta_order, reduce=algorithm.reduce,
+                        parallelism=algorithm.parallelism)
+        if self.body_and_head.value is None:
+            student = self.as_function(self.student)
+            return algorithm.meta_gradient(student.forward, student.weights(), images, targets,
+                                           synthetic_labels, **settings)
+        body, head = map(self.as_function, self.body_and_head.value)
+        gradients, consistency = objective.meta_gradient_through_head(
+            body.forward, head.forward, body.weights(), head.weights(), images, targets,
+            synthetic_labels, gradient_of=algorithm.meta_gradient, **settings)
+        # The student can list its variables in another order than its two parts.
+        by_variable = {id(variable): gradient for variable, gradient
+                       in zip(body.variables + head.variables, gradients)}
+        gradients = [by_variable[id(variable)] for variable in self.student.trainable_variables]
+        return gradients, consistency
+
+    def meta_algorithm(self):
+        """How the M label sets of a step are computed on this number of replicas."""
+        side_by_side = min(self.synthetic_parallelism, self.num_synthetic)
+        is_global = self.inner_reduce == "global"
+        reduce = self.reduce if is_global else _keep  # On one replica, `self.reduce` does nothing.
+        if self.replicas > 1 and self.synchronized:
+            # The replicas synchronize in every forward pass, so there can be no loop at all.
+            unrolled = self.num_synthetic + 1
+            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled)
+        if self.replicas > 1 and is_global:
+            # The replicas synchronize between the inner gradients and their use.
+            return MetaAlgorithm(replicated.meta_gradient, reduce, side_by_side)
+        return MetaAlgorithm(objective.meta_gradient, reduce, side_by_side)
+
+    def synthetic_labels(self, batch, step):
+        """Returns the function m -> int32 [batch], the m-th synthetic label set of a step.
+
+        Raises:
+          ValueError: the batch size is not static.
+        """
+        labels = batch["label"]
+        neighbor_labels = batch["neighbor_labels"]
         if labels.shape[0] is None:
-            raise ValueError("the batches must have a fixed size, as by batch(…, drop_remainder=True): rho is a share "
-                             f"of it. Received: labels of shape {labels.shape}")
+            raise ValueError("The batches must have a fixed size, for example from "
+                             "batch(…, drop_remainder=True), because rho is a fraction of it. "
+                             f"Received: labels of shape {labels.shape}")
         count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        functions, thetas = zip(*map(_as_function, self.parts()))
+
+        def label_set(m):
+            return synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed,
+                                             step=step, m=m, replica=replica,
+                                             replicas=self.replicas)
+
+        return label_set
+
+    def as_function(self, network):
+        """The network, or a part of it, as a `PureNetwork`.
+
+        It uses batch statistics and discards the updates of all variables.
+        """
+        fixed = [variable.value for variable in network.non_trainable_variables]
+
+        def forward(weights, images):
+            outputs, _ = network.stateless_call(weights, fixed, images, training=True)
+            return outputs
+
         if self.compiles_parts and not self.synchronized:
-            functions = [tf.function(function, jit_compile=True) for function in functions]
-        inner = {"reduce": lambda gradients: gradients,
-                 "parallelism": min(self.synthetic_parallelism, self.num_synthetic)}
-        meta_gradient = objective.meta_gradient
-        if self.replicas > 1 and self.inner_reduce == "global":
-            inner["reduce"], meta_gradient = self.reduce, replicated.meta_gradient
-        if self.replicas > 1 and self.synchronized:  # they meet in the forward pass, so there may be no loop at all
-            inner["parallelism"], meta_gradient = self.num_synthetic + 1, objective.meta_gradient
-        if len(functions) == 2:
-            meta_gradient = functools.partial(objective.meta_gradient_through_head, gradient_of=meta_gradient)
-        gradients, consistency = meta_gradient(
-            *functions, *([tf.convert_to_tensor(variable.value) for variable in theta] for theta in thetas), images,
-            self.targets(images, step),
-            lambda m: synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed, step=step, m=m,
-                                                replica=replica, replicas=self.replicas),
-            num_synthetic=self.num_synthetic, inner_rate=self.inner_rate, order=self.meta_order, **inner)
-        gradient = {id(variable): part for variable, part in zip(itertools.chain(*thetas), gradients)}
-        return [gradient[id(variable)] for variable in self.student.trainable_variables], consistency
+            forward = tf.function(forward, jit_compile=True)
+        return PureNetwork(forward, network.trainable_variables)
 
     @property
     def synchronized(self):
-        """Whether replicas meet within the network's forward pass."""
-        return any(getattr(layer, "synchronized", False)
-                   for layer in self.student._flatten_layers(include_self=False, recursive=True))
+        """Whether the replicas synchronize within the network's forward pass."""
+        layers = self.student._flatten_layers(include_self=False, recursive=True)
+        return any(getattr(layer, "synchronized", False) for layer in layers)
 
     def targets(self, images, step):
-        """What the network shall agree with: the teacher, merged with the mentor if there is one; [batch, classes]."""
+        """The target s of the consistency loss, [batch, classes]: the teacher's prediction.
+
+        With a mentor it is merged with the mentor's prediction (eq. 12).
+        """
         if self.teacher_statistics == "own":
-            logits = self.teacher(images, training=True)  # its own moving statistics come from here
+            logits = self.teacher(images, training=True)  # Updates its own moving statistics.
         else:
             fixed = [variable.value for variable in self.teacher.non_trainable_variables]
-            logits = self.teacher.stateless_call(self.teacher.trainable_variables, fixed, images, training=True)[0]
+            logits, _ = self.teacher.stateless_call(self.teacher.trainable_variables, fixed, images,
+                                                    training=True)
         targets = tf.nn.softmax(tf.cast(logits, tf.float32))
         if self.mentor is not None:
-            mentor = tf.nn.softmax(tf.cast(self.mentor(images, training=False), tf.float32))
-            targets = losses.merge_targets(targets, mentor, schedules.value(self.teacher_weight, step))
+            mentor_logits = self.mentor(images, training=False)
+            mentor_targets = tf.nn.softmax(tf.cast(mentor_logits, tf.float32))
+            teacher_weight = schedules.value(self.teacher_weight, step)
+            targets = losses.merge_targets(targets, mentor_targets, teacher_weight)
         return tf.stop_gradient(targets)
 
     def rates(self):
@@ -178,20 +266,62 @@ class MLNT(CrossEntropy):
         return rates
 
 
-def _as_function(network):
-    """A network as a function of its trainable weights, and these: batch statistics are used, nothing is written."""
-    fixed = [variable.value for variable in network.non_trainable_variables]
+@dataclasses.dataclass(frozen=True)
+class MetaAlgorithm:
+    """How the meta gradient of a step is computed.
 
-    def forward(weights, images):
-        return network.stateless_call(weights, fixed, images, training=True)[0]
+    Attributes:
+      meta_gradient: `objective.meta_gradient`, or `replicated.meta_gradient` with the same
+        arguments.
+      reduce: function that averages a list of inner gradients over the replicas.
+      parallelism: number of label sets that run side by side. Above M there is no loop.
+    """
 
-    return forward, network.trainable_variables
+    meta_gradient: typing.Callable
+    reduce: typing.Callable
+    parallelism: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PureNetwork:
+    """A network as a pure function of its trainable weights.
+
+    Attributes:
+      forward: function (weights, inputs) -> outputs.
+      variables: the trainable variables, in the order of `weights`.
+    """
+
+    forward: typing.Callable
+    variables: list
+
+    def weights(self):
+        """The current values of the variables: a list of tensors."""
+        return [tf.convert_to_tensor(variable.value) for variable in self.variables]
+
+
+def _split_streams(batch):
+    """Returns (meta batch, classification batch)."""
+    if "meta" in batch:
+        return batch["meta"], batch["classification"]
+    return batch, batch
+
+
+def _keep(gradients):
+    """The gradients of this replica, unchanged."""
+    return gradients
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. "
+                         f"Received: {name}={value!r}")
 
 
 def _refuse_broken_second_order(network):
     for layer in network._flatten_layers(include_self=False, recursive=True):
         if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
             raise ValueError(
-                f"meta_order='full' needs second derivatives, which Keras's {type(layer).__name__} gets wrong (it "
-                "stops the gradient of the mean): use mlnt_tf.FusedBatchNormalization, channels last, or "
-                f"meta_order='first'. Received: layer {layer.name!r}")
+                "meta_order='full' needs second derivatives, which are wrong in Keras's "
+                f"{type(layer).__name__}: it stops the gradient of the mean. Use "
+                "mlnt_tf.FusedBatchNormalization, channels last, or meta_order='first'. "
+                f"Received: layer {layer.name!r}")
