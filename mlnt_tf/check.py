@@ -10,8 +10,7 @@ import time
 import numpy as np
 
 import mlnt_tf
-from mlnt_tf import flags
-from mlnt_tf.config import UserError
+from mlnt_tf.config import UserError, flags
 from mlnt_tf.train import quiet_but_for_progress
 
 SHOWN = 5  # duplicates, of each kind
