@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -10,8 +11,8 @@ import time
 import numpy as np
 
 import mlnt_tf
-from mlnt_tf import flags
-from mlnt_tf.config import UserError
+from mlnt_tf import methods
+from mlnt_tf.config import UserError, flags
 from mlnt_tf.train import quiet_but_for_progress
 
 SHOWN = 5  # duplicates, of each kind
@@ -160,11 +161,7 @@ def print_time(examples, config, jit_compile):
     """Steps of the whole run and, from a few real steps of each kind, how long they take."""
     from mlnt_tf import runtime
 
-    steps = {"cross entropy": cross_entropy_epochs(config, examples) * examples.steps_per_epoch}
-    if config.method == "mlnt" and config.num_synthetic:
-        taken = config.iterations * config.epochs * examples.steps_per_epoch
-        steps["mlnt"] = -(-taken // config.meta_every)  # the others are cross entropy's
-        steps["cross entropy"] += taken - steps["mlnt"]
+    steps = planned_steps(config, examples)
     seconds = {kind: seconds_of_a_step(kind, examples, config, jit_compile) for kind in steps}
     for kind, count in steps.items():
         print(f"{kind}: {count} steps of {config.batch_size}, {seconds[kind]:.3f} s each (the fastest of {TIMED_STEPS} "
@@ -175,19 +172,15 @@ def print_time(examples, config, jit_compile):
           f"{runtime.peak_memory_mb() / 1024:.1f} GiB")
 
 
-def cross_entropy_epochs(config, examples):
-    """Epochs of steps that cost what one of cross entropy does: the other methods' are hardly dearer."""
-    iterations = config.iterations * config.epochs
-    if config.method == "mlnt":
-        return config.baseline_epochs if config.num_synthetic else iterations
-    if config.method in ("forward", "cnn_crf"):
-        from mlnt_tf.methods import transition  # and matplotlib with it
-
-        estimated = transition.source_of(config, examples) == "estimated"
-        return config.epochs + (config.baseline_epochs if estimated else 0)
-    return {"cross_entropy": config.baseline_epochs, "cross_entropy_ema": config.baseline_epochs,
-            "cross_entropy_iterative": iterations,
-            "joint_optimization": config.joint_stage_epochs + config.epochs}.get(config.method, config.epochs)
+def planned_steps(config, examples):
+    """Returns {kind of step: number of steps} of the complete run; see `methods.Method`."""
+    epochs = methods.find(config).planned_epochs(config, examples)
+    steps = {kind: math.ceil(count * examples.steps_per_epoch) for kind, count in epochs.items()}
+    if "cross entropy" in steps:  # Rounded down if another kind is rounded up: the sum is exact.
+        others = sum(count for kind, count in steps.items() if kind != "cross entropy")
+        total = sum(epochs.values()) * examples.steps_per_epoch
+        steps["cross entropy"] = math.ceil(total) - others
+    return steps
 
 
 def seconds_of_a_step(kind, examples, config, jit_compile):

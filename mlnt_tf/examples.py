@@ -51,9 +51,11 @@ def load_examples(config):
 
 def examples_of(source, config):
     """Corrupts, holds out, cuts to size; tells the realised rate, and warns of classes without training examples."""
-    matrix = noise.transition_matrix(
-        config.noise, config.noise_rate, len(source.class_names), dataset=config.dataset,
-        symmetric_includes_true=config.symmetric_includes_true) if noise.is_ours(config.noise) else None
+    matrix = None
+    if config.noise_source.is_injected:
+        matrix = noise.transition_matrix(
+            config.noise_source, config.noise_rate, len(source.class_names), dataset=config.dataset,
+            symmetric_includes_true=config.symmetric_includes_true)
     if config.neighbor_backend == "scann":
         neighboring.usable_scann("scann")  # told now, not after the first training
     train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay

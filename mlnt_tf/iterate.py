@@ -1,12 +1,9 @@
 """The run, whatever its method: tables of the labels before, the exported network and the results after."""
 
-import importlib
-
 import keras
 import numpy as np
 
-from mlnt_tf import export, files, mentor as mentoring, runtime
-from mlnt_tf.config import METHODS
+from mlnt_tf import export, files, mentor as mentoring, methods, runtime
 from mlnt_tf.stage import Run
 
 
@@ -20,7 +17,7 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
     if examples.bad_images:
         files.write_csv(output_dir / "bad_images.csv", ("record", "reason"), examples.bad_images)
     work = Run(config, examples, jit_compile, devices, output_dir)
-    stage, role, report = method_of(config).train(work)
+    stage, role, report = methods.find(config).train(work)
     export.export_saved_model(stage.undistributed(role), output_dir / "saved_model", preprocess=examples.preprocess,
                               class_names=examples.class_names)
     probabilities = mentoring.predict(stage.network(role), work.training_examples())
@@ -28,7 +25,7 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
     results = {
         "method": config.method, "dataset": config.dataset, "seed": config.seed,
         "class_names": list(examples.class_names), "precision": keras.config.dtype_policy().name,
-        "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise.endswith("symmetric") else None,
+        "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise_source.has_rate else None,
                   "realized_rate": examples.realized_rate},
         "train_examples": len(examples.train), **summary(work.stages, stage, role), **report,
         "exported_filter": mentoring.count_filter(
@@ -41,20 +38,15 @@ def run(config, *, jit_compile, devices, examples, output_dir, versions):
     return results
 
 
-def method_of(config):
-    """The module of --method: its `train(run)` takes a `stage.Run` and returns a `stage.Outcome`; it may have
-    `check(config, examples, network)`, which raises UserError where the run cannot be what the flags ask."""
-    return importlib.import_module(METHODS[config.method])
-
-
 def check_network(config, examples):
     """Builds the network once and lets the method look at it, so that what is wrong is told before any training.
 
     Raises:
       UserError: the network cannot be built, or not be trained as the flags ask.
     """
-    network, method = examples.new_network(config), method_of(config)
-    if hasattr(method, "check"):
+    method = methods.find(config)
+    network = examples.new_network(config)
+    if method.check:
         method.check(config, examples, network)
 
 

@@ -1,7 +1,6 @@
 """python -m mlnt_tf.train: trains as the flags say, and leaves a SavedModel, tables and logs in --output_dir."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import logging as stdlib_logging
@@ -14,14 +13,10 @@ import absl.flags
 from absl import logging
 
 import mlnt_tf
-from mlnt_tf import files, flags, report
-from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
+from mlnt_tf import files, report
+from mlnt_tf.config import NonFiniteLoss, Terminated, UserError, flags, unread_flags
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-OF_SOME_METHODS = {  # how their flags begin
-    "elr_": ("elr",), "gce_": ("gce",), "joint_": ("joint_optimization",), "crf_": ("cnn_crf",),
-    "num_clean_labels": ("cnn_crf",), "transition_matrix": ("forward", "cnn_crf")}
 
 
 def main(argv=None):
@@ -98,13 +93,6 @@ def finished_results(output_dir, config):
     return json.loads(results.read_text()) if results.exists() else None
 
 
-def not_read(config):
-    """The flags that were set though the method does not read them, as ["--elr_lambda=1.0"]."""
-    return [f"--{field.name}={getattr(config, field.name)}" for field in dataclasses.fields(config)
-            for start, methods in OF_SOME_METHODS.items() if field.name.startswith(start)
-            and config.method not in methods and getattr(config, field.name) != field.default]
-
-
 def train(config, output_dir):
     """Checks what can be checked, then trains; the results, or None on a worker that is not the chief.
 
@@ -117,8 +105,8 @@ def train(config, output_dir):
     devices = hardware.pick(config)
     if not devices.is_chief:
         logging.set_verbosity(logging.WARNING)  # the chief tells
-    for flag in not_read(config):
-        logging.warning("%s changes nothing: --method=%s does not read it.", flag, config.method)
+    for flag in unread_flags(config):
+        logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
     jit_compile = runtime.prepare(config, replicas=devices.replicas)
     loaded = examples.load_examples(config)
     with devices.scope():

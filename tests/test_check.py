@@ -1,8 +1,10 @@
 """The report before a training."""
 
+import types
+
 import pytest
 
-from mlnt_tf import check
+from mlnt_tf import check, methods
 from mlnt_tf.config import Config
 from pictures import encode, picture, tree
 
@@ -58,4 +60,10 @@ def test_a_mistake_costs_one_line(tmp_path, capsys):
     (dict(method="forward", transition_matrix="estimated"), 14)])
 def test_epochs_that_cost_what_cross_entropy_does(settings, epochs):
     config = Config(iterations=3, epochs=10, pretrain_epochs=4, **settings)
-    assert check.cross_entropy_epochs(config, None) == epochs
+    assert methods.find(config).planned_epochs(config, None)["cross entropy"] == epochs
+
+
+def test_planned_steps_keep_their_sum_if_meta_every_does_not_divide_them():
+    config = Config(iterations=3, epochs=10, pretrain_epochs=4, meta_every=4)
+    examples = types.SimpleNamespace(steps_per_epoch=3)
+    assert check.planned_steps(config, examples) == {"mlnt": 23, "cross entropy": 12 + 90 - 23}

@@ -9,9 +9,8 @@ import threading
 
 import pytest
 
-from mlnt_tf import flags
 from mlnt_tf.compare import __main__ as compare, grid
-from mlnt_tf.config import METHODS
+from mlnt_tf.config import METHODS, flags
 
 TINY = ["--width=4", "--epochs=1", "--pretrain_epochs=1", "--iterations=1", "--num_synthetic=1", "--train_examples=200",
         "--tau=0.05", "--precision=float32"]
@@ -132,22 +131,22 @@ def test_noise_without_a_rate_is_one_run():
 
 @pytest.mark.parametrize("arguments, message", [
     (["--methods=magic"], "magic is not known"), (["--methods="], "--methods= is empty"),
-    (["--methods=mlnt,mlnt"], "mlnt is there twice"), (["--methods=mlnt,"], "nothing between two commas"),
-    (["--seeds=one"], "--seeds=one: these must be whole numbers"), (["--seeds=0,0"], "0 is there twice"),
+    (["--methods=mlnt,mlnt"], "names mlnt twice"), (["--methods=mlnt,"], "has an empty value"),
+    (["--seeds=one"], "--seeds=one must be whole numbers"), (["--seeds=0,0"], "names 0 twice"),
     (["--seeds=-1"], "--seed=-1 is too small"), (["--noise_rates=0.3,1.5"], "--noise_rate=1.5 is too large"),
-    (["--noise_rates=half"], "must be numbers"), (["--noise_rates=0.3,0.30"], "0.3 is there twice"),
-    (["--noises=symmetric:half"], "the rate 'half' is no number"), (["--noises=symmetric:2"], "--noise_rate=2.0"),
+    (["--noise_rates=half"], "must be numbers"), (["--noise_rates=0.3,0.30"], "names 0.3 twice"),
+    (["--noises=symmetric:half"], "the rate 'half' is not a number"), (["--noises=symmetric:2"], "--noise_rate=2.0"),
     (["--noise_rates=0.3", "--noises=none"], "has no rate"), (["--noises=some"], "--noise=some is not known"),
-    (["--jobs=0"], "--jobs=0"), (["--jobs=two"], "--jobs"), (["--seed=1"], "write --seeds="),
-    (["--noise_rate=0.1"], "write --noise_rates="), (["--epohcs=3"], "did you mean --epochs?"),
-    (["--set=forward:--epochs=3"], "--set=forward:--epochs=3"), (["--set=mlnt:epochs=3"], "write METHOD:--FLAG=VALUE"),
+    (["--jobs=0"], "--jobs=0"), (["--jobs=two"], "--jobs"), (["--seed=1"], "Write --seeds="),
+    (["--noise_rate=0.1"], "Write --noise_rates="), (["--epohcs=3"], "Did you mean --epochs?"),
+    (["--set=forward:--epochs=3"], "--set=forward:--epochs=3"), (["--set=mlnt:epochs=3"], "Write METHOD:--FLAG=VALUE"),
     (["--set=mlnt@asymmetric:--epochs=3"], "METHOD@NOISE:--FLAG=VALUE with one of symmetric, symmetric:0.5"),
     (["--set=mlnt@symmetric:half:--epochs=3"], "symmetric:half of --noises or --set"),
-    (["--noises=symmetric,symmetric:0.5"], "symmetric:0.5 is there twice"),
-    (["--set=mlnt:--train_examples=9"], "--train_examples=0 for cross_entropy, --train_examples=9 for mlnt"),
-    (["--set=mlnt:--epochs=many"], "in the run mlnt"), (["--set=mlnt:--seed=3"], "write --seeds="),
+    (["--noises=symmetric,symmetric:0.5"], "names symmetric:0.5 twice"),
+    (["--set=mlnt:--train_examples=9"], "--train_examples=0 for cross_entropy, but --train_examples=9 for mlnt"),
+    (["--set=mlnt:--epochs=many"], "in the run mlnt"), (["--set=mlnt:--seed=3"], "Write --seeds="),
     (["--resume=never"], "--resume=never"), (["--set=mlnt:--resume=never"], "--resume=never"),
-    (["--flagfile=nowhere.flags"], "nowhere.flags"), (["mlnt"], "'mlnt' is no flag")])
+    (["--flagfile=nowhere.flags"], "nowhere.flags"), (["mlnt"], "'mlnt' is not a flag")])
 def test_a_mistake_costs_one_line_before_the_first_run(tmp_path, capsys, arguments, message):
     runner = Runner()
     assert call(tmp_path / "out", *arguments, start=runner) == 2
@@ -162,7 +161,7 @@ def test_two_matrices_of_one_name_are_refused(tmp_path, capsys):
         (tmp_path / name / "pairs.csv").write_text("1")
     noises = ",".join(f"matrix:{tmp_path}/{name}/pairs.csv" for name in "ab")
     assert call(tmp_path / "out", f"--noises={noises}") == 2
-    assert "rename one" in capsys.readouterr().err
+    assert "Rename one" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_marked_and_the_rest_goes_on(tmp_path, capsys):

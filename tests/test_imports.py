@@ -4,8 +4,11 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
-LAYERS = [("mlnt_tf.config",), ("mlnt_tf.losses", "mlnt_tf.schedules", "mlnt_tf.optimizer", "mlnt_tf.files"),
-          ("mlnt_tf.data", "mlnt_tf.models", "mlnt_tf.meta", "mlnt_tf.runtime", "mlnt_tf.devices", "mlnt_tf.flags",
+LAYERS = [("mlnt_tf.config.errors",), ("mlnt_tf.config.user_functions",), ("mlnt_tf.config.settings",),
+          ("mlnt_tf.config.data", "mlnt_tf.config.meta", "mlnt_tf.config.methods", "mlnt_tf.config.network",
+           "mlnt_tf.config.running", "mlnt_tf.config.schedule", "mlnt_tf.config.teacher"),
+          ("mlnt_tf.config",), ("mlnt_tf.config.flags",), ("mlnt_tf.losses", "mlnt_tf.schedules", "mlnt_tf.optimizer", "mlnt_tf.files"),
+          ("mlnt_tf.data", "mlnt_tf.models", "mlnt_tf.meta", "mlnt_tf.runtime", "mlnt_tf.devices",
            "mlnt_tf.report"),
           ("mlnt_tf.teacher", "mlnt_tf.mentor", "mlnt_tf.export", "mlnt_tf.callbacks", "mlnt_tf.examples",
            "mlnt_tf.checkpoints"),
@@ -14,11 +17,10 @@ LAYERS = [("mlnt_tf.config",), ("mlnt_tf.losses", "mlnt_tf.schedules", "mlnt_tf.
 
 
 def place(module):
-    for level, names in enumerate(LAYERS):
-        for name in names:
-            if module == name or module.startswith(name + "."):
-                return level, name
-    return None
+    """Returns (level, name) of the most specific entry of LAYERS that contains the module, or None."""
+    found = [(level, name) for level, names in enumerate(LAYERS) for name in names
+             if module == name or module.startswith(name + ".")]
+    return max(found, key=lambda entry: len(entry[1]), default=None)
 
 
 def imported(path):

@@ -212,9 +212,3 @@ def test_a_network_that_does_not_fit_is_told_before_training(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "--model=resnet50" in told and told.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_flags_that_the_method_does_not_read_are_named():
-    config = Config(method="elr", elr_lambda=2.0, gce_q=0.5, transition_matrix="true", num_synthetic=2)
-    assert set(train.not_read(config)) == {"--gce_q=0.5", "--transition_matrix=true"}
-    assert train.not_read(Config(method="forward", transition_matrix="true")) == []

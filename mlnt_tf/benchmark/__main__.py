@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from mlnt_tf import check_keras_backend
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.flags import Parser
+from mlnt_tf.config.flags import Parser
 from mlnt_tf.report import machine
 
 DEFAULTS = dict(model="preact_resnet32", width="32", image_size="32", batch_size="128", num_synthetic="0,1,4,10",

@@ -1,0 +1,86 @@
+"""Training methods by name.
+
+A method is a module with these functions, of which only `train` is required:
+
+- `train(run)` takes a `stage.Run`, trains, and returns a `stage.Outcome`.
+- `check(config, examples, network)` raises UserError if the run cannot be trained as configured.
+- `candidates(stages)` returns the networks among which one is chosen for export.
+- `planned_epochs(config, examples)` returns {kind of step: number of epochs}; see `Method`.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import typing
+
+from mlnt_tf.config import METHODS, UserError, import_function, parse_arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The functions of a training method.
+
+    Attributes:
+      train: function of a `stage.Run`. Returns a `stage.Outcome`.
+      check: function of (config, examples, network) that raises UserError, or None.
+      candidates: function of a list of stages, or None.
+      planned_epochs: function of (config, examples). Returns the number of epochs by the kind of
+        their steps, "cross entropy" or "mlnt", because the two kinds differ in cost. The numbers
+        may be fractions.
+    """
+
+    train: typing.Callable
+    check: typing.Callable | None
+    candidates: typing.Callable | None
+    planned_epochs: typing.Callable
+
+
+def find(config):
+    """Returns the `Method` that --method names. This imports its module, and TensorFlow with it.
+
+    The optional functions of a method given as package.module:function come from its module too.
+
+    Raises:
+      UserError: the function cannot be imported, or does not accept the arguments in --method_args.
+    """
+    if config.method in METHODS:
+        module = importlib.import_module(METHODS[config.method])
+        train = module.train
+    else:
+        train = _bind(config, import_function("method", config.method))
+        module = importlib.import_module(config.method.partition(":")[0])
+    return Method(
+        train=train, check=_optional(module, "check"), candidates=_optional(module, "candidates"),
+        planned_epochs=_optional(module, "planned_epochs") or _plan_one_stage)
+
+
+def _bind(config, function):
+    """Returns a function of the run alone, with the arguments of --method_args bound."""
+    arguments = parse_arguments("method_args", config.method_args)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # Functions in C may have no signature.
+        return functools.partial(function, **arguments)
+    try:
+        signature.bind(None, **arguments)  # None stands for the run.
+    except TypeError as error:
+        raise UserError(f"--method_args={config.method_args} does not fit --method={config.method} "
+                        f"({error}). The function is called as "
+                        f"{_describe_call(function, signature)}. Write key=value for each of its "
+                        "arguments.") from error
+    return functools.partial(function, **arguments)
+
+
+def _describe_call(function, signature):
+    return f"{getattr(function, '__name__', 'function')}{signature}"
+
+
+def _optional(module, name):
+    function = getattr(module, name, None)
+    return function if callable(function) else None
+
+
+def _plan_one_stage(config, examples):
+    """The plan of a method that trains a single stage."""
+    return {"cross entropy": config.epochs}

@@ -179,3 +179,7 @@ def check(config, examples, network):
         new_cnn_crf(config, examples, network, matrix=np.eye(len(examples.class_names)), clean_labels=[-1])
     except ValueError as error:
         raise UserError(f"--model={config.model}: cnn_crf adds a second head: {error}") from error
+
+
+def planned_epochs(config, examples):
+    return transition.planned_epochs(config, examples)

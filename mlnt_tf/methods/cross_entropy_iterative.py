@@ -13,5 +13,9 @@ def check(config, examples, network):
     iterations.check(without_meta_loss(config), examples, network)
 
 
+def planned_epochs(config, examples):
+    return iterations.planned_epochs(without_meta_loss(config), examples)
+
+
 def without_meta_loss(config):
     return dataclasses.replace(config, num_synthetic=0)

@@ -38,3 +38,7 @@ def train(run):
 
 def check(config, examples, network):
     transition.check(config, examples)
+
+
+def planned_epochs(config, examples):
+    return transition.planned_epochs(config, examples)

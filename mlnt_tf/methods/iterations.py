@@ -1,5 +1,6 @@
 """MLNT from cross entropy on: iterations of mentor, filter and training (paper section 3.3)."""
 
+import fractions
 import json
 
 import numpy as np
@@ -48,6 +49,15 @@ def check(config, examples, network):
     except ValueError as error:
         raise UserError(f"--model={config.model} with --fast_weights={config.fast_weights} and --meta_order="
                         f"{config.meta_order}: {error}; change one of them.") from error
+
+
+def planned_epochs(config, examples):
+    """Number of epochs by kind of step. With --meta_every, only every n-th step has a meta update."""
+    total = config.iterations * config.epochs
+    if not config.num_synthetic:
+        return {"cross entropy": total}
+    meta = fractions.Fraction(total, config.meta_every)
+    return {"cross entropy": config.baseline_epochs + total - meta, "mlnt": meta}
 
 
 def train_iteration(run, stage, iteration, mentor):

@@ -144,6 +144,10 @@ def train(run):
     return Outcome(final, "student", {"recovered_label_accuracy": found.get("label_accuracy", [None])[-1]})
 
 
+def planned_epochs(config, examples):
+    return {"cross entropy": config.joint_stage_epochs + config.epochs}
+
+
 def falling_twice(stage):
     """The rate of stage 2: falls as the others do, and half as early before that (after 40 and 80 of 120 epochs)."""
     last = stage.learning_rate(stage.config.epochs)

@@ -55,6 +55,12 @@ def source_of(config, examples):
     return config.transition_matrix
 
 
+def planned_epochs(config, examples):
+    """Number of epochs of a method that needs T, including the stage that estimates it."""
+    estimated = source_of(config, examples) == "estimated"
+    return {"cross entropy": config.epochs + (config.baseline_epochs if estimated else 0)}
+
+
 def check(config, examples):
     """Raises UserError unless T can be had, and gives every label in training some probability."""
     source = source_of(config, examples)

@@ -1,0 +1,41 @@
+"""Every setting of a run: name, default, limits and meaning. Imports only the standard library.
+
+To add a section, write it in a file of this package and add it to SECTIONS. Its flags, its heading
+in --help and the warning about flags without effect follow from it.
+"""
+
+from mlnt_tf.config.data import (
+    CIFAR10_N_LABELS, DATASETS, DataSettings, Noise, NoiseSettings, parse_noise)
+from mlnt_tf.config.errors import NonFiniteLoss, Terminated, UserError
+from mlnt_tf.config.meta import MetaSettings
+from mlnt_tf.config.methods import (
+    TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, TransitionSettings)
+from mlnt_tf.config.network import MODELS, NetworkSettings
+from mlnt_tf.config.running import DeviceSettings, OutputSettings
+from mlnt_tf.config.schedule import METHODS, RunSettings, UpdateSettings, WarmUpSettings
+from mlnt_tf.config.settings import (
+    Section, config_class, setting, setting_fields, unread_flags)
+from mlnt_tf.config.teacher import IterationSettings, TeacherSettings
+from mlnt_tf.config.user_functions import (
+    call_function, check_name, import_function, parse_arguments)
+
+SECTIONS = (  # in the order of --help and flags.txt
+    DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings, IterationSettings,
+    MetaSettings, UpdateSettings, TeacherSettings, TransitionSettings, GceSettings, ElrSettings,
+    JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
+
+
+class Config(config_class(SECTIONS)):
+    """The settings of one run, named like the flags.
+
+    The defaults are those of configs/digits.flags.
+
+    Raises:
+      UserError: a value is outside its choices or limits, or values contradict each other.
+    """
+
+
+# Flags that do not change the results of a run, so that they may differ when it is resumed.
+WITHOUT_EFFECT = tuple(
+    name for name, field in setting_fields(Config).items()
+    if not field.metadata["changes_results"])

@@ -1,0 +1,18 @@
+"""The exceptions that end a run with one line and an exit code."""
+
+
+class UserError(ValueError):
+    """A mistake that the user can fix. The message is one line: the flag or file, the value, the
+    reason and the fix."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A loss became NaN or infinite. The message names the step and the loss."""
+
+
+class Terminated(SystemExit):
+    """The process received SIGTERM. Its exit code is 143 (128 + 15), as if the signal had ended it
+    directly."""
+
+    def __init__(self):
+        super().__init__(143)

@@ -1,0 +1,167 @@
+"""From the command line to a Config and back: one flag per setting, errors in one line."""
+
+import argparse
+import difflib
+import os
+import pathlib
+import re
+import sys
+import textwrap
+
+from absl import flags
+
+from mlnt_tf.config import Config, UserError
+from mlnt_tf.config.settings import format_value, heading, map_path, setting_fields
+
+DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float,
+          str: flags.DEFINE_string}
+TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
+LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors."""
+
+    def error(self, message):
+        raise UserError(f"{message}. --help lists the flags.")
+
+
+def parse(argv, *, settings=Config):
+    """Returns the Config that a command line describes. --help prints the flags and exits with 0.
+
+    Flags take effect in order, and --flagfile stands for the lines of its file. So a flag file
+    replaces the defaults, and a flag after --flagfile replaces the file's value.
+
+    Args:
+      argv: list of str, the program's name and its flags.
+      settings: the class to build, made by `config_class`.
+
+    Raises:
+      UserError: an unknown flag, a value of the wrong type or outside its limits, or a file that
+        cannot be read.
+    """
+    fields = setting_fields(settings)
+    command_line = _define(fields, _CommandLineValues())
+    values = _define(fields, flags.FlagValues())
+    try:
+        command_line(argv)
+        rest = values(argv)[1:]
+    except (flags.Error, OSError, ValueError) as error:
+        raise UserError(_explain(error, fields, command_line["flagfile"].value)) from error
+    if values["help"].value:
+        print(_help(settings))
+        sys.exit(0)
+    if rest:
+        raise UserError(f"{rest[0]!r} is not a flag. Write --name=value, like "
+                        "--flagfile=configs/digits.flags.")
+    chosen = {name: map_path(field, values[name].value, os.path.expanduser)
+              for name, field in fields.items()}
+    if not values["output_dir"].present:
+        chosen["output_dir"] = _default_output_dir(command_line["flagfile"].value,
+                                                   chosen["dataset"])
+    explicit = frozenset(name for name in fields if command_line[name].present)
+    return settings(**chosen, explicit=explicit)
+
+
+class _CommandLineValues(flags.FlagValues):
+    """The flags on the command line itself: --flagfile is an ordinary flag and is not read."""
+
+    def read_flags_from_files(self, argv, force_gnu=True):
+        return list(argv)
+
+
+def _define(fields, values):
+    """Defines one absl flag per setting. Their choices and limits are checked by Config."""
+    flags.DEFINE_string("flagfile", "", "Read flags from this file.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Print this and exit.", short_name="h", flag_values=values)
+    for name, field in fields.items():
+        DEFINE[field.type](name, field.default, field.metadata["help"], flag_values=values)
+    return values
+
+
+def _explain(error, fields, flagfile):
+    """Returns one line for an exception that was raised while the flags were parsed."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        close = difflib.get_close_matches(error.flagname, fields, n=1)
+        hint = f"Did you mean --{close[0]}?" if close else "--help lists the flags."
+        return f"--{error.flagname} is not a flag. {hint}"
+    if isinstance(error, UnicodeDecodeError):
+        return (f"--flagfile={flagfile} is not a text file. It must hold one --flag=value per "
+                "line, like configs/digits.flags.")
+    message = " ".join(str(error).split())
+    if isinstance(error, flags.CantOpenFlagFileError):
+        reason = message.partition("] ")[2]
+        return (f"--flagfile cannot be read ({reason}). Name a file of flags, such as "
+                "configs/digits.flags.")
+    value = re.fullmatch(r"flag --(\w+)=(.*?): .*", message)
+    if value and value[1] in fields:
+        kind = TYPE_NAMES[fields[value[1]].type]
+        return f"--{value[1]}={value[2]} is not {kind}. Give {kind}."
+    return f"{message}. --help lists the flags and their values."
+
+
+def _default_output_dir(flagfile, dataset):
+    """runs/NAME, named after the flag file on the command line, or else after the data set."""
+    if flagfile:
+        return f"runs/{pathlib.Path(flagfile).stem}"
+    return "runs/" + re.sub("[:/]+", "_", dataset)
+
+
+def _help(settings):
+    """Returns the text of --help: every section's heading and flags."""
+    lines = ["python -m mlnt_tf.train [--flagfile=FILE] [--FLAG=VALUE ...]", "",
+             "Flags take effect in order: one given after --flagfile replaces the file's value."]
+    for section in settings.SECTIONS:
+        readers = f", for --method={'|'.join(section.METHODS)}" if section.METHODS else ""
+        lines += ["", f"{heading(section)}{readers}:"]
+        for name, field in setting_fields(section).items():
+            lines.append(f"  --{name}={format_value(field.default)}")
+            lines.append(textwrap.fill(
+                f"{field.metadata['help']}{_allowed(field)}", width=100, break_on_hyphens=False,
+                break_long_words=False, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(lines)
+
+
+def _allowed(field):
+    """Returns " [a|b]" for the choices of a setting, or " (at least 0)" for its limits."""
+    if field.metadata["choices"]:
+        return f" [{'|'.join(field.metadata['choices'])}]"
+    limits = [f"{text} {field.metadata[key]}" for key, text in LIMITS.items()
+              if field.metadata[key] is not None]
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def to_flag_lines(config):
+    """Returns every setting as --name=value, with absolute paths, for --flagfile."""
+    return [f"--{name}={text}" for name, text in _flag_texts(config).items()]
+
+
+def _flag_texts(config):
+    """Returns {name: value as text}, with absolute paths."""
+    return {name: map_path(field, format_value(getattr(config, name)), _absolute)
+            for name, field in setting_fields(config).items()}
+
+
+def _absolute(path):
+    return pathlib.Path(path).resolve()
+
+
+def differing(config, flagfile):
+    """Returns how a stored run differs from a Config: ["--seed=0 there, --seed=1 here", ...].
+
+    Flags that do not change the results are left out.
+
+    Raises:
+      UserError: the stored flags are those of another version.
+    """
+    try:
+        stored = _flag_texts(parse(["stored", f"--flagfile={flagfile}"], settings=type(config)))
+    except UserError as error:
+        raise UserError(f"{flagfile} cannot be compared with this run ({error}) Name another "
+                        "--output_dir.") from error
+    # Values are compared after parsing, so that 0.30 equals 0.3 and a relative path equals its
+    # absolute one.
+    return [f"--{name}={stored[name]} there, --{name}={text} here"
+            for name, text in _flag_texts(config).items()
+            if stored[name] != text
+            and setting_fields(config)[name].metadata["changes_results"]]

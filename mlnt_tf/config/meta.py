@@ -1,0 +1,68 @@
+"""Settings of the meta-learning update."""
+
+import dataclasses
+
+from mlnt_tf.config.errors import UserError
+from mlnt_tf.config.settings import Section, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSettings(Section):
+    """Meta-learning"""
+
+    METHODS = ("mlnt",)
+
+    num_synthetic: int = setting(
+        10, "M: number of synthetic label sets per step; 0 means cross entropy alone.", minimum=0,
+        maximum=10_000)
+    transfer_ratio: float = setting(
+        0.5, "rho/k: fraction of the batch whose labels are replaced.", minimum=0, maximum=1)
+    num_neighbors: int = setting(
+        10, "Number of nearest neighbors from which a synthetic label is drawn.", minimum=1)
+    neighbor_scope: str = setting(
+        "dataset", "Search neighbors in the complete training set, or in the batch like the paper.",
+        choices=("dataset", "batch"))
+    neighbor_backend: str = setting(
+        "auto", "Search method for --neighbor_scope=dataset; auto means ScaNN if it can be loaded, "
+        "else exact search.", choices=("auto", "scann", "exact"))
+    neighbor_features: str = setting(
+        "penultimate", "Features whose distance defines neighbors.",
+        choices=("penultimate", "logits"))
+    inner_rate: float = setting(0.2, "alpha: step size of the inner gradient step.", minimum=0)
+    meta_rate: float = setting(1.6, "eta: meta learning rate after its ramp.", minimum=0)
+    meta_ramp: str = setting(
+        "exp", "Shape of the ramp of eta, which only the first iteration has.",
+        choices=("exp", "linear", "none"))
+    meta_rate_decay: str = setting(
+        "constant", "After its ramp, eta stays constant or follows the decay of the learning rate.",
+        choices=("constant", "follow"))
+    meta_momentum: float = setting(0.0, "Momentum of the meta update.", minimum=0, below=1)
+    meta_order: str = setting(
+        "first", "Treat the inner gradient as a constant, or differentiate through it.",
+        choices=("first", "full"))
+    fast_weights: str = setting(
+        "all", "Weights that the inner step changes: all (paper), the last stage, or only the last "
+        "layer, which is much cheaper.", choices=("all", "last_stage", "head"))
+    meta_every: int = setting(
+        1, "Take a meta update every n-th step; the other steps are cross entropy.", minimum=1)
+    synthetic_parallelism: int = setting(
+        1, "Number of the M label sets that are computed at once. More of them need more memory; "
+        "the result is the same.", minimum=1)
+    update_mode: str = setting(
+        "sequential", "Compute the classification gradient at the weights after the meta update, "
+        "or both gradients at the old weights.", choices=("sequential", "joint"))
+    inner_reduce: str = setting(
+        "global", "Replicas take the inner step by their mean gradient, like a single device, or "
+        "each by its own gradient, which saves M of M + 2 all-reduces.",
+        choices=("global", "replica"))
+    lambda_max: float = setting(
+        0.5, "Weight of the teacher, next to the mentor, in the merged target at the end of an "
+        "iteration.", minimum=0, maximum=1)
+
+    def check(self):
+        has_neighbors = self.method == "mlnt" and self.num_synthetic
+        within_batch = has_neighbors and self.neighbor_scope == "batch"
+        if within_batch and self.num_neighbors >= self.batch_size:
+            raise UserError(f"--num_neighbors={self.num_neighbors} needs a batch larger than "
+                            f"{self.num_neighbors}, but --batch_size={self.batch_size}. Raise "
+                            "--batch_size or lower --num_neighbors.")

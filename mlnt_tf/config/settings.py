@@ -1,0 +1,171 @@
+"""Settings with limits, sections of settings, and a settings class made of sections."""
+
+import dataclasses
+import math
+
+from mlnt_tf.config.errors import UserError
+from mlnt_tf.config.user_functions import is_function_name
+
+
+@dataclasses.dataclass(frozen=True)
+class PathFormat:
+    """How the value of a setting holds a path.
+
+    Attributes:
+      prefix: str that precedes the path. A value without it is not a path.
+      words: values that are words instead of paths.
+    """
+
+    prefix: str = ""
+    words: tuple = ()
+
+
+def setting(default, help, *, choices=None, minimum=None, above=None, maximum=None, below=None,
+            path=None, changes_results=True):
+    """Returns a dataclass field that is also a command-line flag.
+
+    Args:
+      default: bool, int, float or str.
+      help: str, one or more sentences for --help.
+      choices: the allowed values, or None.
+      minimum, maximum: inclusive limits, or None.
+      above, below: exclusive limits, or None.
+      path: `PathFormat` if the value is or may be a path, so that "~" is expanded and flags.txt
+        holds absolute paths.
+      changes_results: False for a flag that may differ when a run is resumed.
+    """
+    return dataclasses.field(default=default, metadata={
+        "help": help, "choices": choices, "minimum": minimum, "above": above, "maximum": maximum,
+        "below": below, "path": path, "changes_results": changes_results})
+
+
+class Section:
+    """Base class of a section: a frozen dataclass of settings that belong together.
+
+    The first line of its docstring, without the final period, is its heading in --help. `defaults`
+    and `check` are called with the complete `Config`, so they may read the settings of other
+    sections.
+
+    Attributes:
+      METHODS: the values of --method that read this section, or None if every method does.
+    """
+
+    METHODS = None
+
+    def defaults(self):
+        """Returns {name: value} of the settings whose value follows from other settings. They
+        replace the given ones."""
+        return {}
+
+    def check(self):
+        """Raises UserError if the settings contradict each other. Limits of one setting belong in
+        `setting`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The part of `Config` that does not depend on its sections; see `config_class`.
+
+    Attributes:
+      SECTIONS: the sections, in the order of --help.
+      explicit: frozenset of the settings given on the command line itself, not only by a flag file.
+        None if the object was not made from a command line.
+    """
+
+    SECTIONS = ()
+
+    explicit: frozenset | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        for name, field in setting_fields(self).items():
+            check_limits(field, getattr(self, name))
+        for section in self.SECTIONS:
+            for name, value in section.defaults(self).items():
+                object.__setattr__(self, name, value)
+        self.check()
+
+    def check(self):
+        """Raises UserError if any section's settings contradict each other."""
+        for section in self.SECTIONS:
+            section.check(self)
+
+
+def config_class(sections):
+    """Returns a frozen dataclass with the settings of all sections, in order.
+
+    Args:
+      sections: sequence of `Section` classes. One of them must have a setting named `method`.
+    """
+    # Dataclass fields are collected from the last base to the first.
+    bases = (Settings, *reversed(sections))
+    return dataclasses.make_dataclass("Config", (), bases=bases, frozen=True,
+                                      namespace={"SECTIONS": tuple(sections)})
+
+
+def setting_fields(settings):
+    """Returns {name: field} of the settings of a section or a Config, class or instance."""
+    return {field.name: field for field in dataclasses.fields(settings) if "help" in field.metadata}
+
+
+def heading(section):
+    """Returns the heading of a section in --help."""
+    return section.__doc__.partition("\n")[0].removesuffix(".")
+
+
+def format_value(value):
+    """Returns a setting's value as a flag's text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def map_path(field, value, function):
+    """Applies a function to the path in a setting's value. A value without a local path is returned
+    as it is."""
+    form = field.metadata["path"]
+    if form is None or not value.startswith(form.prefix):
+        return value
+    path = value.removeprefix(form.prefix)
+    if path in ("", *form.words) or "://" in path:
+        return value
+    return f"{form.prefix}{function(path)}"
+
+
+def unread_flags(config):
+    """Returns the given settings that lie in a section which --method does not read, as
+    ["--elr_lambda=1.0"].
+
+    Settings count as given if they are in `config.explicit`. If that is None, those count that
+    differ from their default. A method of the user's own is assumed to read every section.
+    """
+    if is_function_name(config.method):
+        return []
+    unread = []
+    for section in config.SECTIONS:
+        if section.METHODS is None or config.method in section.METHODS:
+            continue
+        for name, field in setting_fields(section).items():
+            value = getattr(config, name)
+            given = value != field.default if config.explicit is None else name in config.explicit
+            if given:
+                unread.append(f"--{name}={format_value(value)}")
+    return unread
+
+
+def check_limits(field, value):
+    """Raises UserError unless the value of a setting is finite, one of its choices and within its
+    limits."""
+    name, limits = field.name, field.metadata
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"--{name}={value} is not known. Choose one of "
+                        f"{', '.join(limits['choices'])}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name}={value} is not a finite number. Give a finite one.")
+    minimum, above = limits["minimum"], limits["above"]
+    maximum, below = limits["maximum"], limits["below"]
+    if minimum is not None and value < minimum:
+        raise UserError(f"--{name}={value} is too small. It must be at least {minimum}.")
+    if above is not None and value <= above:
+        raise UserError(f"--{name}={value} is too small. It must be above {above}.")
+    if maximum is not None and value > maximum:
+        raise UserError(f"--{name}={value} is too large. It must be at most {maximum}.")
+    if below is not None and value >= below:
+        raise UserError(f"--{name}={value} is too large. It must be below {below}.")
