@@ -12,21 +12,33 @@ from mlnt_tf import files
 from mlnt_tf.config import NonFiniteLoss
 
 
-MONITORS = {"student": "val_accuracy", "teacher": "val_teacher_accuracy"}
+def accuracy_name(network):
+    """The name of a network's validation accuracy: "accuracy" or, for example, "teacher_accuracy"."""
+    if network == "student":
+        return "accuracy"
+    return f"{network}_accuracy"
+
+
+def monitor(network):
+    """Returns the name of a network's validation accuracy in the logs: val_accuracy is the student's."""
+    return f"val_{accuracy_name(network)}"
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves the best network of an MLNT model, by validation accuracy; of equals the earliest.
+    """Saves the best network of a model by validation accuracy; ties keep the earliest epoch.
 
     Args:
-      role: "student" or "teacher".
+      network: str, its name in `model.networks`.
       path: a .keras file, written whole or not at all.
       position: the checkpoints.Position that this training begins at, or None.
     """
 
-    def __init__(self, role, path, position=None):
+    def __init__(self, network, path, position=None):
         super().__init__()
-        self.role, self.path, self.monitor, self.position = role, pathlib.Path(path), MONITORS[role], position
+        self.network = network
+        self.path = pathlib.Path(path)
+        self.monitor = monitor(network)
+        self.position = position
         self.values = [logs[self.monitor] for logs in position.history] if position else []
 
     def on_train_begin(self, logs=None):
@@ -41,7 +53,7 @@ class SaveBest(keras.callbacks.Callback):
         """Saves the network if the last epoch, whose weights it has, was the best."""
         if self.values.index(max(self.values)) == len(self.values) - 1:
             with files.whole(self.path) as scratch:
-                getattr(self.model, self.role).save(scratch)
+                self.model.networks[self.network].save(scratch)
 
 
 class Logs(keras.callbacks.TensorBoard):
@@ -114,6 +126,6 @@ class Progress(keras.callbacks.Callback):
         told.append(f"given labels {logs['accuracy']:.3f}")
         if "true_accuracy" in logs:
             told.append(f"true labels {logs['true_accuracy']:.3f}")
-        told.append(f"validation: student {logs['val_accuracy']:.3f}, teacher {logs['val_teacher_accuracy']:.3f}")
+        told.append("validation: " + ", ".join(f"{name} {logs[monitor(name)]:.3f}" for name in self.model.networks))
         logging.info("%s  epoch %d/%d  %s  %.1f s", self.name, epoch + 1, self.epochs, "  ".join(told),
                      time.monotonic() - self.began)

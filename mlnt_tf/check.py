@@ -10,10 +10,8 @@ import time
 
 import numpy as np
 
-import mlnt_tf
-from mlnt_tf import methods
-from mlnt_tf.config import UserError, flags
-from mlnt_tf.train import quiet_but_for_progress
+from mlnt_tf import cli
+from mlnt_tf.config import flags
 
 SHOWN = 5  # duplicates, of each kind
 TIMED_STEPS = 3
@@ -21,29 +19,41 @@ GIB = 2**30
 
 
 def main(argv=None):
-    """Takes the flags of the training; the exit code: 0 it could begin, 2 it would be refused."""
-    quiet_but_for_progress()
-    try:
-        mlnt_tf.check_keras_backend()
-        config = flags.parse(sys.argv if argv is None else argv)
-        from mlnt_tf import runtime  # TensorFlow loads here
-
-        jit_compile = runtime.prepare(config)
-        report(config, jit_compile)
-    except UserError as error:
-        print(f"mlnt_tf: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mlnt_tf: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """Takes the flags of a training. Returns the exit code: 0 it could begin, 2 it would be refused."""
+    cli.set_up_logging()
+    return cli.run_command(check, argv)
 
 
-def report(config, jit_compile):
-    """Prints the report; what would stop a training raises UserError, after all that can be told without it."""
-    from mlnt_tf import iterate
+def check(argv):
+    """Prints every check that can run, then raises UserError for the first problem that would stop the training."""
+    config = flags.parse(argv)
+    from mlnt_tf import runner, runtime  # TensorFlow loads here
+
+    plan, config = runner.plan_run(config)
+    if not plan.uses_gpu:
+        hide_gpus()
+    runtime.prepare(config)
+    report(config)
+
+
+def hide_gpus():
+    """Makes the steps that are timed run on the CPU, as the training's will."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+
+
+def report(config):
+    """Prints the checks of a resolved Config.
+
+    Raises:
+      UserError: something would stop the training.
+    """
+    from mlnt_tf import methods, runner
     from mlnt_tf.data import inspection, sources
     from mlnt_tf.examples import examples_of
+
+    method = methods.find(config)
 
     source = sources.load_source(dataclasses.replace(config, max_bad_images=1.0))
     splits = {name: split for name, split in (("train", source.train), ("validation", source.validation),
@@ -60,9 +70,9 @@ def report(config, jit_compile):
     inspection.check_bad_images(source.bad_images, sum(map(len, splits.values())) + len(source.bad_images),
                                 config.max_bad_images, lists="all are listed above")
     examples = examples_of(source, config)
-    iterate.check_network(config, examples)
+    runner.check_network(config, examples, method)
     print_memory(examples, config)
-    print_time(examples, config, jit_compile)
+    print_time(examples, config, method)
 
 
 def sizes(source):
@@ -157,24 +167,24 @@ def available_memory():
     return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
-def print_time(examples, config, jit_compile):
-    """Steps of the whole run and, from a few real steps of each kind, how long they take."""
+def print_time(examples, config, method):
+    """Prints the steps of the whole run and, from a few real steps of each kind, how long they take."""
     from mlnt_tf import runtime
 
-    steps = planned_steps(config, examples)
-    seconds = {kind: seconds_of_a_step(kind, examples, config, jit_compile) for kind in steps}
+    steps = planned_steps(config, examples, method)
+    seconds = {kind: seconds_of_a_step(kind, examples, config) for kind in steps}
     for kind, count in steps.items():
         print(f"{kind}: {count} steps of {config.batch_size}, {seconds[kind]:.3f} s each (the fastest of {TIMED_STEPS} "
               "real ones)")
     total = sum(seconds[kind] * count for kind, count in steps.items())
     print(f"in all {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} minutes), without "
-          f"validation, mentor and neighbour search; memory at the peak of these steps: "
+          f"validation, mentor and neighbor search; memory at the peak of these steps: "
           f"{runtime.peak_memory_mb() / 1024:.1f} GiB")
 
 
-def planned_steps(config, examples):
+def planned_steps(config, examples, method):
     """Returns {kind of step: number of steps} of the complete run; see `methods.Method`."""
-    epochs = methods.find(config).planned_epochs(config, examples)
+    epochs = method.planned_epochs(config, examples)
     steps = {kind: math.ceil(count * examples.steps_per_epoch) for kind, count in epochs.items()}
     if "cross entropy" in steps:  # Rounded down if another kind is rounded up: the sum is exact.
         others = sum(count for kind, count in steps.items() if kind != "cross entropy")
@@ -183,27 +193,27 @@ def planned_steps(config, examples):
     return steps
 
 
-def seconds_of_a_step(kind, examples, config, jit_compile):
-    """Seconds of a real step, input included; the weights are thrown away."""
+def seconds_of_a_step(kind, examples, config):
+    """Returns the seconds of a real step, input included; the weights are thrown away."""
     import keras
 
     from mlnt_tf.data import pipeline
     from mlnt_tf.methods import iterations
     from mlnt_tf.methods.cross_entropy import CrossEntropy
+    from mlnt_tf.stage import compile_model
 
-    rates = dict(learning_rate=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
-                 jit_compile=jit_compile)
     network = examples.new_network(config)
+    config = dataclasses.replace(config, steps_per_execution=1)
     if kind == "mlnt":
         model = iterations.new_mlnt(dataclasses.replace(config, meta_every=1), network)
-        model.compile(meta_rate=config.meta_rate, **rates)
+        compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
+        neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
     else:
-        model = CrossEntropy(network)
-        model.compile(**rates)
-    table = np.zeros([len(examples.train), config.num_neighbors], np.int32) if kind == "mlnt" else None
+        model = compile_model(CrossEntropy(network), config, learning_rate=config.learning_rate)
+        neighbors = None
     batches = pipeline.training_batches(
         examples.train, examples.preprocess, batch_size=config.batch_size, steps_per_epoch=TIMED_STEPS + 1, epochs=1,
-        seed=config.seed, augmented=config.augment, neighbors=table)
+        seed=config.seed, augmented=config.augment, neighbors=neighbors)
     ends = []
     model.fit(batches, verbose=0, shuffle=False, callbacks=[keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.monotonic()))])

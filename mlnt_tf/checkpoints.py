@@ -16,6 +16,7 @@ from absl import logging
 from mlnt_tf import files, runtime
 from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
 
+FORMAT = 2  # Raise it when the order or the meaning of a model's variables changes: they are restored by position.
 KEPT = 3
 VOTE_EVERY = 10  # steps between the workers' asking each other whether one has been told to end
 DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -23,9 +24,17 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.erro
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a training stands: `step` steps of the 0-based `epoch` are done (all of them: it has yet to be validated);
-    `history`, the logs of each finished epoch; `logs`, those of the last step; `seconds` spent so far, and the most
-    resident memory of the processes that spent them, in MiB."""
+    """How far a training has come.
+
+    Attributes:
+      epoch, step: int, `step` steps of the 0-based `epoch` are done. If these are all of its steps, the epoch has yet to
+        be validated.
+      history: tuple of dict, the logs of each finished epoch.
+      logs: dict, the logs of the last step.
+      seconds: float, time spent so far.
+      peak_memory_mb: float, the highest resident memory of the processes so far, in MiB.
+      model: str, the class of the model that is trained.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -33,6 +42,7 @@ class Position:
     logs: dict = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
+    model: str = ""
 
 
 def variables_of(model):
@@ -56,7 +66,7 @@ def write(directory, position, arrays):
     """Writes a checkpoint, then removes all but the last few.
 
     Args:
-      directory: made if it is not there.
+      directory: created if it does not exist.
       position: a Position.
       arrays: {name: array}.
 
@@ -65,7 +75,7 @@ def write(directory, position, arrays):
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    state = np.array(json.dumps(dataclasses.asdict(position)))
+    state = np.array(json.dumps({"format": FORMAT, **dataclasses.asdict(position)}))
     with files.whole(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
         np.savez(scratch, state=state, **arrays)
     for path in sorted(directory.glob("*.npz"))[:-KEPT]:
@@ -73,9 +83,15 @@ def write(directory, position, arrays):
 
 
 def newest(directory):
-    """The newest checkpoint that is whole: (Position, {name: array}), of the beginning if there is none.
+    """Reads the newest intact checkpoint.
 
-    The archive's checksums are verified as it is read; a damaged file is told, and removed.
+    The archive's checksums are verified as it is read. A damaged file is logged and removed.
+
+    Returns:
+      (Position, {name: array}), those of the beginning if there is no checkpoint.
+
+    Raises:
+      UserError: the checkpoint has another format.
     """
     files.remove_scratch(directory)
     for path in sorted(pathlib.Path(directory).glob("[0-9]*.npz"), reverse=True):
@@ -83,7 +99,13 @@ def newest(directory):
             with np.load(path) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             state = json.loads(str(arrays.pop("state")))
+            written_format = state.pop("format", 1)
+            if written_format != FORMAT:
+                raise UserError(f"{path} has checkpoint format {written_format}, and this version of mlnt_tf reads format "
+                                f"{FORMAT}. Finish the run with the version that began it, or choose another --output_dir.")
             return Position(**{**state, "history": tuple(state["history"])}), arrays
+        except UserError:
+            raise
         except DAMAGE as error:
             logging.warning("%s is damaged (%s): the checkpoint before it is taken.", path,
                             str(error) or type(error).__name__)
@@ -91,16 +113,19 @@ def newest(directory):
     return Position(), {}
 
 
-def restore(model, arrays, directory):
-    """Gives every variable of a compiled model its value again.
+def restore(model, position, arrays, directory):
+    """Restores every variable of a compiled model.
 
     Raises:
-      UserError: the checkpoint is of another model.
+      UserError: the checkpoint holds another class of model, or other variables.
     """
+    if position.model != type(model).__name__:
+        raise UserError(f"{directory} holds checkpoints of a {position.model}, and this run trains a "
+                        f"{type(model).__name__}. Choose another --output_dir.")
     variables = variables_of(model)
     if {name: variable.shape for name, variable in variables.items()} != {
             name: array.shape for name, array in arrays.items()}:
-        raise UserError(f"{directory} was written by another version of mlnt_tf, whose networks differ: name another "
+        raise UserError(f"{directory} was written by another version of mlnt_tf, whose networks differ. Choose another "
                         "--output_dir.")
     for name, variable in variables.items():
         variable.assign(arrays[name])
@@ -207,6 +232,8 @@ class Checkpoints(keras.callbacks.Callback):
                 raise NonFiniteLoss(f"{variables[name].path} has values that are nan or infinite after step "
                                     f"{int(self.model.step)}")
         if self.devices is None or self.devices.is_chief:
-            write(self.directory, Position(epoch, step, tuple(self.history),
-                                           {name: float(value) for name, value in logs.items()}, self.clock(),
-                                           max(runtime.peak_memory_mb(), self.start.peak_memory_mb)), arrays)
+            position = Position(epoch, step, tuple(self.history), {name: float(value) for name, value in logs.items()},
+                                seconds=self.clock(),
+                                peak_memory_mb=max(runtime.peak_memory_mb(), self.start.peak_memory_mb),
+                                model=type(self.model).__name__)
+            write(self.directory, position, arrays)

@@ -1,10 +1,8 @@
-"""Which devices train: a strategy of tf.distribute, picked once, before TensorFlow has looked at any device."""
+"""The devices of a run: a strategy of tf.distribute and what workers exchange."""
 
 import contextlib
 import dataclasses
 import functools
-import json
-import os
 import pathlib
 import re
 import shutil
@@ -71,6 +69,21 @@ class Devices:
         total = self.sum(tf.constant(array) if self.is_chief else tf.zeros_like(array))
         return total // (self.replicas // self.workers)  # each replica of the chief has brought it
 
+    def text_of_chief(self, text):
+        """Returns the chief's text on every worker. Each waits here for all.
+
+        Args:
+          text: str, used on the chief only.
+        """
+        if self.workers == 1:
+            return text
+        encoded = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+        length = int(self.of_chief(np.int64(len(encoded))))
+        mine = np.zeros(length, np.int64)
+        if self.is_chief:
+            mine[:] = encoded
+        return bytes(self.of_chief(mine).astype(np.uint8)).decode()
+
     def any(self, flag):
         """Whether the flag is set on any worker; each waits here for all."""
         return flag if self.workers == 1 else bool(self.sum(tf.constant(int(flag))))
@@ -108,39 +121,42 @@ def _summed_over(strategy):
     return over_replicas
 
 
-def pick(config):
-    """The devices that the flags ask for.
+def open_devices(plan):
+    """Takes the devices of a DevicePlan and, with several workers, joins the others, who are waited for.
+
+    Call it before TensorFlow has used any device.
 
     Raises:
-      UserError: they are not there, or the batch cannot be shared evenly among them.
+      UserError: this worker cannot listen at its address.
     """
-    if config.logical_devices:
+    if not plan.uses_gpu:
         tf.config.set_visible_devices([], "GPU")
+    if plan.logical_devices:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * config.logical_devices)
-    elif config.device == "cpu":
-        tf.config.set_visible_devices([], "GPU")
-    cluster = read_cluster(os.environ.get("TF_CONFIG", ""))
-    found = tf.config.get_visible_devices("GPU") or [None] * max(config.logical_devices, 1)
-    if config.num_devices > len(found):
-        raise UserError(f"--num_devices={config.num_devices} is above the {len(found)} there are: lower it, or "
-                        "rehearse with --logical_devices.")
-    count = config.num_devices or len(found)
-    kind = config.strategy
-    if kind == "auto":
-        kind = "multi_worker" if cluster else "mirrored" if count > 1 else "single"
-    if kind == "multi_worker":
-        devices = join(cluster, config, found[:count])
-    elif kind == "mirrored":
-        name = "CPU" if found[0] is None else "GPU"
-        devices = Devices(tf.distribute.MirroredStrategy([f"{name}:{index}" for index in range(count)]))
+            cpu, [tf.config.LogicalDeviceConfiguration()] * plan.logical_devices)
+    if plan.strategy == "multi_worker":
+        devices = _join(plan)
+    elif plan.strategy == "mirrored":
+        devices = Devices(tf.distribute.MirroredStrategy(list(plan.devices)))
     else:
         devices = Devices(tf.distribute.get_strategy())
-    logging.info("--strategy=%s: %s, replicas: %d%s", config.strategy, kind, devices.replicas,
-                 f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else "")
-    check_shares(config, devices.replicas)
+    place = f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else ""
+    logging.info("strategy %s, replicas: %d%s", plan.strategy, devices.replicas, place)
     return devices
+
+
+def _join(plan):
+    if plan.uses_gpu:
+        gpus = tf.config.list_physical_devices("GPU")
+        tf.config.set_visible_devices(gpus[:len(plan.devices)], "GPU")
+    # Validation batches are counted by running out of them; training batches are endless here.
+    warnings.filterwarnings("ignore", message="Your input ran out of data")
+    try:
+        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), plan.worker, len(plan.workers))
+    except tf.errors.UnknownError as error:  # TensorFlow says no more than that its server does not start
+        raise UserError(f"TF_CONFIG: worker {plan.worker} cannot listen at {plan.workers[plan.worker]}: the port is "
+                        "taken, or the address belongs to another host. Name a free one.") from error
 
 
 def lost_worker(error, devices):
@@ -152,58 +168,3 @@ def lost_worker(error, devices):
     named = [int(number) for number in re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", str(error))]
     others = [number for number in named if number != devices.worker]
     return f"worker {others[0]}" if others else "a worker"
-
-
-def check_shares(config, replicas):
-    """Raises UserError unless `replicas` can share the batch evenly, and take every step that the flags ask for."""
-    batch = config.batch_size
-    if batch % replicas:
-        lower = batch // replicas * replicas
-        raise UserError(f"--batch_size={batch} cannot be shared evenly by {replicas} replicas: the nearest sizes are "
-                        f"{f'{lower} and ' * bool(lower)}{lower + replicas}.")
-    if replicas > 1 and config.meta_every > 1 and config.method == "mlnt" and config.num_synthetic:
-        raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} replicas: take "
-                        "--meta_every=1 or --strategy=single.")
-    if replicas > 1 and config.sync_batch_norm and config.jit_compile == "true":
-        raise UserError("--jit_compile=true cannot compile replicas that meet in --sync_batch_norm: leave one out.")
-
-
-def read_cluster(text):
-    """TF_CONFIG as (addresses of the workers, own number), or None where there is none or one worker alone.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    if not text:
-        return None
-    try:
-        content = json.loads(text)
-        workers, task = content["cluster"]["worker"], content["task"]
-        index = int(task["index"])
-        if task["type"] != "worker" or not 0 <= index < len(workers) or len(content["cluster"]) > 1:
-            raise ValueError("workers alone, and the task one of them")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"TF_CONFIG={text[:200]} cannot be used ({error}): write "
-                        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, or let '
-                        "launch/multi_worker.sh do it.") from error
-    return (workers, index) if len(workers) > 1 else None
-
-
-def join(cluster, config, gpus):
-    """Joins the other workers, who are waited for."""
-    if cluster is None:
-        raise UserError("--strategy=multi_worker needs TF_CONFIG with two workers or more: set it, or let "
-                        "launch/multi_worker.sh do it.")
-    if config.logical_devices > 1:
-        raise UserError(f"--logical_devices={config.logical_devices} is for one process: with several take a worker "
-                        "for each CPU device.")
-    if gpus[0] is not None:
-        tf.config.set_visible_devices(gpus, "GPU")
-    workers, index = cluster
-    # of validation batches, which `fit` counts by running out of them; training batches are endless here
-    warnings.filterwarnings("ignore", message="Your input ran out of data")
-    try:
-        return Devices(tf.distribute.MultiWorkerMirroredStrategy(), index, len(workers))
-    except tf.errors.UnknownError as error:  # TensorFlow says no more than that its server does not start
-        raise UserError(f"TF_CONFIG: worker {index} cannot listen at {workers[index]}: the port is taken, or the address "
-                        "is another host's; name a free one.") from error

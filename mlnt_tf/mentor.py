@@ -2,10 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
-from mlnt_tf import files
-from mlnt_tf.config import UserError
 from mlnt_tf.models.registry import feature_extractor
 
 IN_MEMORY_BELOW = 2**30  # bytes of features
@@ -69,60 +66,3 @@ def batches_of_outputs(network, batches):
     for batch in strategy.experimental_distribute_dataset(batches):
         outputs, ids = (strategy.experimental_local_results(value)[0].numpy() for value in whole(batch))
         yield outputs[ids >= 0]
-
-
-def kept_table(path, compute):
-    """The array that an earlier call left in the .npy file `path`, or a new one, written there."""
-    if path.exists():
-        return np.load(path)
-    array = compute()
-    with files.whole(path) as scratch:
-        np.save(scratch, array)
-    return array
-
-
-def probability_of(labels, probabilities):
-    """What predictions [n, classes] say of labels [n]: float32 [n]."""
-    return probabilities[np.arange(len(labels)), labels]
-
-
-def trusted(probability_of_given, tau):
-    """Which samples the filter keeps: probability strictly above tau (section 3.3); bool [n]."""
-    return probability_of_given > tau
-
-
-def describe_filter(kept, given, true, class_names, tau):
-    """Checks and counts the filter's work, warning of each class it leaves empty.
-
-    Args:
-      kept: bool [n].
-      given, true: int32 [n].
-      class_names, tau: for the warning.
-
-    Returns:
-      as `count_filter`.
-
-    Raises:
-      UserError: nothing is kept.
-    """
-    if not kept.any():
-        raise UserError(f"--tau={tau} keeps none of the {len(kept)} training examples: lower --tau, and name another "
-                        "--output_dir.")
-    per_class = np.bincount(given[kept], minlength=len(class_names))
-    empty = [f"{name} (0 of {int((given == index).sum())})"
-             for index, name in enumerate(class_names) if not per_class[index]]
-    if empty:
-        logging.warning("--tau=%s leaves no example of %s; counts kept per class: %s. Lower --tau to keep them.",
-                        tau, ", ".join(empty), per_class.tolist())
-    return count_filter(kept, given, true)
-
-
-def count_filter(kept, given, true):
-    """{"kept": count, "filter_precision": clean share of the kept, "filter_recall": kept share of the clean}.
-
-    Among those whose true label is known (not -1); a share of nothing is None. All bool or int32 [n].
-    """
-    known, clean = true >= 0, given == true
-    return {"kept": int(kept.sum()),
-            "filter_precision": float(clean[kept & known].mean()) if (kept & known).any() else None,
-            "filter_recall": float(kept[clean].mean()) if clean.any() else None}

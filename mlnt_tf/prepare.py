@@ -7,7 +7,7 @@ import sys
 from absl import flags, logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.train import quiet_but_for_progress
+from mlnt_tf.cli import set_up_logging
 
 USAGE = "python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [--check] [--max_bad_images=0.001]"
 
@@ -15,7 +15,7 @@ USAGE = "python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [-
 def main(argv=None):
     """Prepares, or with --check only looks; the exit code: 0 done and all there, 2 a mistake or something missing, 130
     interrupted."""
-    quiet_but_for_progress()
+    set_up_logging()
     values = flags.FlagValues()
     flags.DEFINE_string("source_dir", "", "The released tree: its lists, and its images in sub-folders.", flag_values=values)
     flags.DEFINE_string("data_dir", "", "Where the shards go, as --data_dir of the training.", flag_values=values)

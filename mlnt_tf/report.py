@@ -15,16 +15,27 @@ ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
 
 
 def rows_of(results):
-    """[(name, {column: fraction or number})]: student and teacher of each stage."""
+    """Returns [(name, {column: fraction or number})], a row for each network of each stage.
+
+    What belongs to the stage as a whole (its time, the filter's counts) is in the row of its last network.
+    """
     rows = []
     for stage in results["stages"]:
         extra = {key: stage[key] for key in ("kept", "filter_precision", "filter_recall", "seconds") if key in stage}
         if "kept" in extra:
             extra["kept"] = extra["kept"] / results["train_examples"]
-        student, teacher = (", student", ", teacher") if "iteration" in stage else ("", ", EMA")
-        rows.append((stage["name"] + student, stage["student"]))
-        rows.append((stage["name"] + teacher, {**stage["teacher"], **extra}))
+        networks = list(stage["validation"])
+        for network in networks:
+            row = {**stage[network], **extra} if network == networks[-1] else stage[network]
+            rows.append((stage["name"] + row_suffix(network, "iteration" in stage), row))
     return rows
+
+
+def row_suffix(network, is_iteration):
+    """Returns what follows the stage's name in the table; outside the iterations the student is the stage itself."""
+    if is_iteration:
+        return f", {network}"
+    return {"student": "", "teacher": ", EMA"}.get(network, f", {network}")
 
 
 def format_table(results):
@@ -111,7 +122,8 @@ def read(path):
         results = json.loads(path.read_text())
         flagfile = path.with_name("flags.txt")
         if flagfile.exists():
-            results["flags"] = frozenset(line for line in flagfile.read_text().splitlines()
+            lines = [line for line in flagfile.read_text().splitlines() if line.startswith("--")]
+            results["flags"] = frozenset(line for line in lines
                                          if line.partition("=")[0].removeprefix("--") not in (*WITHOUT_EFFECT, "seed"))
         rows_of(results)
         return results

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf import examples, iterate
+from mlnt_tf import examples, methods, runner
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.models import applications, registry
+from mlnt_tf.models import registry
 
 PIXEL = np.uint8([[[10, 20, 30]]])
 
@@ -156,7 +156,7 @@ def test_a_function_of_the_users_gives_data_and_network(mine):
 def test_a_mistake_in_the_users_function_costs_one_line(mine, settings, message):
     config = Config(**{**dict(dataset="mine_for_tests:data", noise="none", batch_size=4, num_neighbors=2), **settings})
     with pytest.raises(UserError, match=message) as caught:
-        iterate.check_network(config, examples.load_examples(config))
+        runner.check_network(config, examples.load_examples(config), methods.find(config))
     assert "\n" not in str(caught.value)
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mlnt_tf.benchmark import __main__ as benchmark, arithmetic, feed, search, step
-from mlnt_tf.config import Config, UserError
+from mlnt_tf.config import Config
 from mlnt_tf.meta import neighbors
 
 ISSUE_KEYS = {"network", "width", "batch_size", "num_synthetic", "precision", "meta_order", "jit_compile", "ms_per_step",

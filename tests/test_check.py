@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from mlnt_tf import check, methods
+from mlnt_tf import check, methods, train
 from mlnt_tf.config import Config
 from pictures import encode, picture, tree
 
@@ -53,6 +53,32 @@ def test_a_mistake_costs_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("flags", [
+    ["--dataset=mnist"], ["--dataset=cifar10", "--data_dir=/nowhere"], ["--batch_size=1000"], ["--train_examples=99999"],
+    ["--num_neighbors=250"], ["--steps_per_execution=3"], ["--device=gpu"], ["--num_devices=3"],
+    ["--logical_devices=3"], ["--strategy=multi_worker"], ["--logical_devices=2", "--meta_every=2"],
+    ["--logical_devices=2", "--sync_batch_norm", "--jit_compile=true"], ["--model=resnet50", "--image_size=32"],
+    ["--model=nowhere:network"], ["--method=nowhere:train"], ["--method=gce", "--method_args=q=1"],
+    ["--neighbor_backend=scann"], ["--output_dir={file}"], ["--output_dir={other}"], ["TF_CONFIG=nonsense"]])
+def test_check_refuses_what_train_refuses(tmp_path, capsys, monkeypatch, flags):
+    """With the same line, before training and without waiting for other workers."""
+    monkeypatch.setattr("mlnt_tf.meta.neighbors.load_scann", lambda: exec("raise ImportError()"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("")
+    if flags[0].startswith("TF_CONFIG"):
+        monkeypatch.setenv("TF_CONFIG", "nonsense")
+        flags = []
+    flags = [f"--output_dir={tmp_path / 'run'}", "--train_examples=200", "--batch_size=32", "--steps_per_epoch=2",
+             *(flag.format(file=tmp_path / "file", other=tmp_path / "other") for flag in flags)]
+    lines = []
+    for command in (train, check):
+        assert command.main(["command", *flags]) == 2
+        lines.append(capsys.readouterr().err.splitlines()[-1])
+    assert lines[0] == lines[1] and lines[0].startswith("mlnt_tf: ")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("settings, epochs", [
     (dict(method="mlnt"), 4), (dict(method="mlnt", num_synthetic=0), 30), (dict(method="cross_entropy_iterative"), 30),
     (dict(method="cross_entropy_ema"), 4), (dict(method="elr"), 10), (dict(method="joint_optimization"), 17 + 10),
@@ -66,4 +92,5 @@ def test_epochs_that_cost_what_cross_entropy_does(settings, epochs):
 def test_planned_steps_keep_their_sum_if_meta_every_does_not_divide_them():
     config = Config(iterations=3, epochs=10, pretrain_epochs=4, meta_every=4)
     examples = types.SimpleNamespace(steps_per_epoch=3)
-    assert check.planned_steps(config, examples) == {"mlnt": 23, "cross entropy": 12 + 90 - 23}
+    steps = check.planned_steps(config, examples, methods.find(config))
+    assert steps == {"mlnt": 23, "cross entropy": 12 + 90 - 23}

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def training(directory, *, act=None, every=0, epochs=EPOCHS, steps_per_execution
     model.compile(learning_rate=.2, meta_rate=.1, meta_momentum=.5, steps_per_execution=steps_per_execution)
     saving = checkpoints.Checkpoints(directory, position, arrays, every=every, clock=lambda: 7.0)
     if arrays:
-        checkpoints.restore(model, arrays, directory)
+        checkpoints.restore(model, position, arrays, directory)
     dataset = tiny.dataset(EPOCHS * STEPS).skip(position.epoch * STEPS + position.step)
     if position.step:
         dataset = dataset.filter(lambda batch: True)  # of unknown cardinality, as the pipeline's
@@ -166,9 +167,41 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    checkpoints.write(tmp_path, checkpoints.Position(1, 0), {"model/0": np.zeros(3)})
+    checkpoints.write(tmp_path, checkpoints.Position(1, 0, model="MLNT"), {"model/0": np.zeros(3)})
     with pytest.raises(UserError, match="another --output_dir"):
         training(tmp_path)
+
+
+def test_a_checkpoint_of_another_class_is_refused(tmp_path):
+    checkpoints.write(tmp_path, checkpoints.Position(1, 0, model="ELR"), {"model/0": np.zeros(3)})
+    with pytest.raises(UserError, match="checkpoints of a ELR, and this run trains a MLNT"):
+        training(tmp_path)
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT", checkpoints.FORMAT + 1)
+    checkpoints.write(tmp_path, checkpoints.Position(1, 0, model="MLNT"), {"model/0": np.zeros(3)})
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=f"has checkpoint format {checkpoints.FORMAT + 1}.* reads format "
+                                        f"{checkpoints.FORMAT}"):
+        checkpoints.newest(tmp_path)
+    assert len(names(tmp_path)) == 1  # it is not damaged, and stays
+
+
+def test_the_order_of_the_variables_is_that_of_the_format():
+    """Checkpoints restore by position. If this order changes, raise checkpoints.FORMAT and adapt the list."""
+    model = mlnt_tf.MLNT(tiny.dense(), num_synthetic=1)
+    model.compile(learning_rate=.2, meta_rate=.1)
+    order = [re.sub(r"_\d+", "", variable.path) for variable in checkpoints.variables_of(model).values()]
+    network = ["sequential/dense/kernel", "sequential/dense/bias"] * 2
+    velocities = ["sequential_dense_kernel_velocity", "sequential_dense_bias_velocity"] * 2
+    means = [f"{name}/{part}" for name in ("loss", "loss", "accuracy", "true_accuracy", "consistency", "loss", "accuracy",
+                                           "teacher_accuracy") for part in ("total", "count")]
+    assert checkpoints.FORMAT == 2
+    assert order == [
+        "mlnt/ema_decay_start", "mlnt/ema_decay_end", "mlnt/ema_decay_boundary", "mlnt/nonfinite_step",
+        *network, *network, "coupled_sgd/iteration", "coupled_sgd/learning_rate",
+        *(f"coupled_sgd/{name}" for name in velocities), "meta_sgd/iteration", "meta_sgd/learning_rate", *means]
 
 
 def tiny_run(place, *flags):

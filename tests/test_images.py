@@ -9,6 +9,7 @@ import tensorflow as tf
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import images, pipeline, preprocess, sources
 from mlnt_tf.data.splits import Source, Split
+from mlnt_tf.data.targets import Targets
 from pictures import encode, picture
 
 COUNT, SIZE = 40, (10, 12)
@@ -71,8 +72,9 @@ def test_an_epoch_is_a_pure_function_of_seed_and_number(kind, augmented):
 
 
 def test_the_filter_is_applied_to_every_kind(kind):
-    probability = np.where(np.arange(COUNT) % 4 == 0, .9, .1).astype(np.float32)
-    assert set(ids(batches(kind, probability=probability, threshold=.5))) == set(range(0, COUNT, 4))
+    selected = np.arange(COUNT) % 4 == 0
+    targets = Targets(np.arange(COUNT, dtype=np.int32), selected=selected)
+    assert set(ids(batches(kind, targets=targets))) == set(range(0, COUNT, 4))
 
 
 def test_taken_rows_keep_their_pixels(kind):

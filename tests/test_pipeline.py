@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline, preprocess
 from mlnt_tf.data.images import ArrayImages
 from mlnt_tf.data.splits import Split
+from mlnt_tf.data.targets import Targets
 
 COUNT = 20
 IMAGES = np.random.default_rng(0).integers(256, size=[COUNT, 8, 8, 1], dtype=np.uint8)
@@ -77,25 +77,20 @@ def test_an_epoch_longer_than_the_data_goes_round_again():
     assert counts.sum() == 48 and set(counts) == {2, 3}
 
 
-def test_the_filter_is_strict_and_a_small_remainder_is_cycled():
-    probability = np.float32([.3] * 10 + [.31] * 3 + [.1] * 7)
-    kept = ids(batches(probability=probability, threshold=np.float32(.3), epochs=1))
+def test_a_small_selection_is_repeated_until_the_epoch_is_full():
+    selected = np.isin(np.arange(COUNT), [10, 11, 12])
+    kept = ids(batches(targets=Targets(GIVEN, selected=selected), epochs=1))
     assert set(kept) == {110, 111, 112} and len(kept) == 20
 
 
-def test_a_filter_that_keeps_nothing_is_refused():
-    with pytest.raises(UserError, match="--tau=0.5"):
-        batches(probability=np.full(COUNT, .5, np.float32), threshold=.5)
-
-
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-def test_a_probability_of_exactly_tau_is_dropped_or_kept_but_never_hangs(kind):
-    probability = np.float32([.3] * COUNT)  # the float32 nearest .3 lies above the float64
-    if probability[0] > kind(.3):
-        assert len(ids(batches(probability=probability, threshold=kind(.3), epochs=1))) == 20
-    else:
-        with pytest.raises(UserError, match="--tau=0.3"):
-            batches(probability=probability, threshold=kind(.3))
+def test_targets_become_columns_of_the_batch():
+    draws = np.random.default_rng(2)
+    targets = Targets(GIVEN, probabilities=draws.random([COUNT, 3], np.float32), weights=draws.random(COUNT, np.float32))
+    for batch in batches(targets=targets, epochs=1):
+        rows = batch["id"] - 100
+        np.testing.assert_array_equal(batch["probabilities"], targets.probabilities[rows])
+        np.testing.assert_array_equal(batch["weight"], targets.weights[rows])
+        np.testing.assert_array_equal(batch["label"], GIVEN[rows])
 
 
 def test_neighbours_of_a_table_bring_their_given_labels():

@@ -1,8 +1,8 @@
 """N replicas give what one device gives on the same global batch; each strategy in a process of its own."""
 
+import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -15,6 +15,7 @@ import tiny
 from mlnt_tf import devices
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import pipeline
+from mlnt_tf.hardware import planning
 from mlnt_tf.meta import objective, replicated, synthetic
 
 MIRRORED, WORKERS, STEPS = ("first_sync", "full", "several_steps", "joint"), ("first",), 4
@@ -147,24 +148,25 @@ def test_what_fills_a_batch_up_does_not_count_in_validation():
 
 
 @pytest.mark.parametrize("settings, count, message", [
-    (dict(batch_size=130), 4, "128 and 132"), (dict(batch_size=3, num_neighbors=1), 4, "nearest sizes are 4"),
+    (dict(batch_size=130), 4, "128 or 132"), (dict(batch_size=3, num_neighbors=1), 4, "cannot be shared evenly by 4 replicas. Use 4"),
     (dict(meta_every=2), 2, "--meta_every=2"), (dict(sync_batch_norm=True, jit_compile="true"), 2, "--jit_compile=true")])
 def test_what_replicas_cannot_share_is_refused(settings, count, message):
+    config = Config(**settings)
     with pytest.raises(UserError, match=message):
-        devices.check_shares(Config(**settings), count)
-    devices.check_shares(Config(**settings), 1)
+        planning.plan_devices(dataclasses.replace(config, logical_devices=count))
+    planning.plan_devices(config)
 
 
 @pytest.mark.parametrize("text", ["nonsense", "{}", CLUSTER % 2, '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": '
                                   '{"type": "worker", "index": 0}}'])
 def test_a_bad_tf_config_is_told(text):
     with pytest.raises(UserError, match="TF_CONFIG"):
-        devices.read_cluster(text)
+        planning.read_cluster(text)
 
 
 def test_a_good_tf_config_is_read():
-    assert devices.read_cluster(CLUSTER % 1) == (["a:1", "b:1"], 1)
-    assert devices.read_cluster(CLUSTER.replace(', "b:1"', "") % 0) is None and devices.read_cluster("") is None
+    assert planning.read_cluster(CLUSTER % 1) == (["a:1", "b:1"], 1)
+    assert planning.read_cluster(CLUSTER.replace(', "b:1"', "") % 0) is None and planning.read_cluster("") is None
 
 
 @pytest.mark.parametrize("settings, message", [
@@ -172,7 +174,7 @@ def test_a_good_tf_config_is_read():
 def test_devices_that_are_not_there_are_told(settings, message, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(UserError, match=message):
-        devices.pick(Config(**settings))
+        planning.plan_devices(Config(**settings))
 
 
 @pytest.mark.parametrize("error, expected", [

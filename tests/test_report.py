@@ -7,12 +7,13 @@ from mlnt_tf import report
 from mlnt_tf.config import UserError
 
 ROW = {"best_validation": .8, "last_validation": .7, "test_at_best": .75, "test_last": .6, "best_epoch": 3}
+CURVES = {"student": [.8], "teacher": [.8]}
 RESULTS = {
     "method": "mlnt", "dataset": "digits", "seed": 0, "train_examples": 200, "test_accuracy": .95,
     "noise": {"kind": "symmetric", "rate": .5, "realized_rate": .45}, "exported": "iteration 1 teacher",
     "exported_filter": {"kept": 90, "filter_precision": .985, "filter_recall": .8},
-    "stages": [{"name": "cross entropy", "student": ROW, "teacher": {**ROW, "test_at_best": .9}, "seconds": 5.4},
-               {"name": "iteration 1", "iteration": 1, "student": ROW, "teacher": ROW, "kept": 150,
+    "stages": [{"name": "cross entropy", "validation": CURVES, "student": ROW, "teacher": {**ROW, "test_at_best": .9}, "seconds": 5.4},
+               {"name": "iteration 1", "iteration": 1, "validation": CURVES, "student": ROW, "teacher": ROW, "kept": 150,
                 "filter_precision": .99, "filter_recall": .5, "mentor": "teacher", "seconds": 12.3}]}
 
 

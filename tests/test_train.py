@@ -64,15 +64,26 @@ def test_results_say_what_every_method_says(finished):
 def test_the_noise_table_is_the_noise(finished):
     rows = list(csv.DictReader((finished / "noise.csv").open()))
     assert len(rows) == 200
-    wrong = np.mean([row["original"] != row["given"] for row in rows])
+    wrong = np.mean([row["true_label"] != row["given_label"] for row in rows])
     assert wrong == pytest.approx(results(finished)["noise"]["realized_rate"])
     assert rows[0]["record"] == f"digits[{rows[0]['id']}]"
+    assert all(row["true_class"] == row["true_label"] and row["given_class"] == row["given_label"] for row in rows)
 
 
 def test_suspects_are_sorted_by_the_probability_of_their_label(finished):
     rows = list(csv.DictReader((finished / "suspects.csv").open()))
     probabilities = [float(row["probability_of_given"]) for row in rows]
     assert len(rows) == 200 and probabilities == sorted(probabilities)
+
+
+def test_both_tables_give_labels_and_class_names_and_join_on_the_id(finished):
+    noise, suspects = ({row["id"]: row for row in csv.DictReader((finished / name).open())}
+                       for name in ("noise.csv", "suspects.csv"))
+    assert noise.keys() == suspects.keys()
+    for key, suspect in suspects.items():
+        for column in ("record", "given_label", "given_class"):
+            assert suspect[column] == noise[key][column]
+        assert int(suspect["predicted_label"]) in range(10) and suspect["predicted_class"]
 
 
 def test_every_stage_leaves_its_networks_and_logs(finished):
@@ -125,14 +136,29 @@ def test_the_stored_flags_repeat_the_run(finished, tmp_path):
     assert again == first
 
 
+@pytest.mark.parametrize("name, recomputed", [
+    ("iteration_2/neighbors.npy", True), ("iteration_2/mentor_probability.npy", True), ("results.json", False)])
+def test_a_damaged_result_is_computed_again_with_a_warning(finished, tmp_path, caplog, name, recomputed):
+    place = tmp_path / "run"
+    shutil.copytree(finished, place)
+    if recomputed:  # the tables of a stage are read while it trains
+        (place / "iteration_2/result.json").unlink()
+        (place / "results.json").unlink()
+    damaged = (place / name).read_bytes()
+    (place / name).write_bytes(damaged[:-9] + bytes(9))
+    assert run(f"--output_dir={place}") == 0
+    assert f"{place / name} is computed again" in caplog.text
+    assert kill.without_seconds(results(place)) == kill.without_seconds(results(finished))
+
+
 def test_an_interrupted_run_goes_on_after_its_last_finished_stage(finished, tmp_path):
     place = tmp_path / "run"
     shutil.copytree(finished, place)
     for name in ("results.json", "iteration_2/result.json"):
         (place / name).unlink()
-    kept = (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns
+    before = (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns
     assert run(f"--output_dir={place}") == 0
-    assert (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns == kept
+    assert (place / "iteration_1/teacher_best.keras").stat().st_mtime_ns == before
     assert results(place)["test_accuracy"] == results(finished)["test_accuracy"]
 
 

@@ -88,11 +88,11 @@ def print_table(headings, rows):
 
 def steps(options):
     from mlnt_tf.benchmark import step
-    from mlnt_tf.runtime import resolve
+    from mlnt_tf.benchmark.step import resolved
 
     rows = []
     for config in configs(options):
-        rows.append(alone(step.measure, resolve(config), repeats=options.repeats))
+        rows.append(alone(step.measure, resolved(config), repeats=options.repeats))
         print(f"  {len(rows)} measured: {rows[-1]['ms_per_step']:.1f} ms", file=sys.stderr, flush=True)
     print_table(step.HEADINGS, map(step.cells, rows))
     return rows
@@ -100,9 +100,9 @@ def steps(options):
 
 def startups(options):
     from mlnt_tf.benchmark import step
-    from mlnt_tf.runtime import resolve
+    from mlnt_tf.benchmark.step import resolved
 
-    rows = [alone(step.start, resolve(config), launched=time.time()) for config in configs(options)]
+    rows = [alone(step.start, resolved(config), launched=time.time()) for config in configs(options)]
     names = ("network", "width", "image_size", "batch_size", "num_synthetic", "precision", "import_seconds",
              "first_step_seconds", "seconds")
     print_table(names, [[f"{row[name]:.1f}" if name.endswith("seconds") else row[name] for name in names]
@@ -112,7 +112,7 @@ def startups(options):
 
 def inputs(options):
     from mlnt_tf.benchmark import feed
-    from mlnt_tf.runtime import resolve
+    from mlnt_tf.benchmark.step import resolved
 
     rows, steps = [], []
     for batch_size in sorted({config.batch_size for config in configs(options)}):
@@ -120,7 +120,7 @@ def inputs(options):
         rates = alone(feed.measure, batch_size, repeats=options.repeats)
         print_table(feed.HEADINGS, map(feed.cells, rates))
         rows += rates
-        steps += [alone(feed.measure_step, resolve(config), rates, repeats=options.repeats)
+        steps += [alone(feed.measure_step, resolved(config), rates, repeats=options.repeats)
                   for config in configs(options) if config.batch_size == batch_size]
     print_table(feed.STEP_HEADINGS, map(feed.step_cells, steps))
     return rows + steps

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mlnt_tf.benchmark import step
 from mlnt_tf.data import images, pipeline, preprocess
 from mlnt_tf.data.splits import Split
+from mlnt_tf.data.targets import Targets
 from mlnt_tf.meta import neighbors
 
 DISTINCT = 256  # encoded images, from which a set of any size is made
@@ -136,15 +137,15 @@ def training_batches(stored, crop, batch_size, steps, *, filtered, scope):
     count, draws = len(stored), np.random.default_rng(0)
     split = Split(np.arange(count), draws.integers(CLASSES, size=count, dtype=np.int32), stored, np.zeros(count, "S1"))
     seen = preprocess.Preprocess(stored.shape, (crop, crop, 3), preprocess.Normalizer(np.zeros(3, np.float32)))
-    more = {}
+    more, targets = {}, None
     if scope == "dataset":
         more = {"neighbors": draws.integers(count, size=[count, NEIGHBORS], dtype=np.int32)}
     elif scope == "batch":
         more = {"features": draws.normal(size=[count, FEATURES]).astype(np.float32), "num_neighbors": NEIGHBORS}
     if filtered:
-        more.update(probability=draws.random(count, dtype=np.float32), threshold=.3)
+        targets = Targets(split.labels, selected=draws.random(count, dtype=np.float32) > .3)
     return pipeline.training_batches(split, seen, batch_size=batch_size, steps_per_epoch=steps, epochs=1, seed=0,
-                                     augmented=True, **more)
+                                     augmented=True, targets=targets, **more)
 
 
 def streams(stored, crop, batch_size, steps, *, scope="dataset"):

@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.benchmark import arithmetic
-from mlnt_tf.methods.mlnt import MLNT
+from mlnt_tf.hardware import planning
+from mlnt_tf.methods import iterations
 from mlnt_tf.models.registry import build_network
+from mlnt_tf.stage import compile_model
 
 CLASSES, NEIGHBORS = 10, 10
 HEADINGS = ("network", "width", "pixels", "batch", "M", "precision", "order", "fast", "XLA", "ms/step", "+-",
@@ -90,15 +92,17 @@ def input_shape(config):
     return config.image_size, config.image_size, 3
 
 
+def resolved(config):
+    """Returns the Config without an "auto", as one process of this machine would train it."""
+    return planning.resolve(config, planning.plan_devices(config, environment={}))
+
+
 def build_step(config, num_synthetic):
     """The compiled step of a new model, teacher included: a function of a batch."""
     network = build_network(config.model, width=config.width, input_shape=input_shape(config),
                             num_classes=CLASSES, seed=0)
-    model = MLNT(network, num_synthetic=num_synthetic, transfer_ratio=config.transfer_ratio,
-                 inner_rate=config.inner_rate, meta_order=config.meta_order, fast_weights=config.fast_weights,
-                 meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism)
-    model.compile(learning_rate=config.learning_rate, meta_rate=config.meta_rate, momentum=config.momentum,
-                  weight_decay=config.weight_decay)
+    model = iterations.new_mlnt(config, network, num_synthetic=num_synthetic)
+    compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
     model.teacher_statistics = "own"
     model.decay_start.assign(.99), model.decay_end.assign(.99)
     return tf.function(model.train_step, jit_compile=config.jit_compile == "true")

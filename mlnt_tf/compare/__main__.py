@@ -15,7 +15,7 @@ import sys
 import time
 
 import mlnt_tf
-from mlnt_tf import files, report, train
+from mlnt_tf import cli, files, report
 from mlnt_tf.compare import grid, summary
 from mlnt_tf.config import Terminated, UserError
 
@@ -122,9 +122,9 @@ def main(argv=None, *, start=start):
     """Runs the grid; the exit code: 0 every run is finished, 1 some are not, 2 a mistake of the user's, 130
     interrupted, 143 terminated."""
     argv = sys.argv if argv is None else argv
-    signal.signal(signal.SIGTERM, train.terminate)
+    signal.signal(signal.SIGTERM, cli.terminate)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the terminal is closed; under nohup it is ignored
-        signal.signal(signal.SIGHUP, train.terminate)
+        signal.signal(signal.SIGHUP, cli.terminate)
     try:
         mlnt_tf.check_keras_backend()
         options, passed_on = grid.parse(argv)

@@ -6,11 +6,11 @@ import itertools
 import os
 import pathlib
 
-from mlnt_tf import train
 from mlnt_tf.compare import summary
 from mlnt_tf.config import (
     METHODS, Config, DataSettings, NetworkSettings, Noise, NoiseSettings, UserError, flags,
     setting_fields)
+from mlnt_tf.experiment import record
 
 # Flags of a run that the grid sets, and the flags of the grid that hold their values.
 GRID_FLAGS = {"method": "methods", "seed": "seeds", "noise": "noises", "noise_rate": "noise_rates"}
@@ -53,11 +53,9 @@ class Cell(summary.Place):
         """Returns (results or None, the reason why they cannot be used or "")."""
         path = self.directory / "results.json"
         try:
-            results = train.finished_results(self.directory, self.config)
+            results = record.finished_results(self.config)
         except UserError as error:
             return None, f"{error} Or move away only this run of the grid."
-        except ValueError as error:
-            return None, f"{path} cannot be read ({error}). Remove it and run the command again."
         missing = [key for key in summary.KEYS if results is not None and key not in results]
         if missing:
             return None, (f"{path} lacks {', '.join(missing)}, like that of an earlier version. "

@@ -6,7 +6,7 @@ in --help and the warning about flags without effect follow from it.
 
 from mlnt_tf.config.data import (
     CIFAR10_N_LABELS, DATASETS, DataSettings, Noise, NoiseSettings, parse_noise)
-from mlnt_tf.config.errors import NonFiniteLoss, Terminated, UserError
+from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
 from mlnt_tf.config.meta import MetaSettings
 from mlnt_tf.config.methods import (
     TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, TransitionSettings)

@@ -10,6 +10,14 @@ class NonFiniteLoss(ArithmeticError):
     """A loss became NaN or infinite. The message names the step and the loss."""
 
 
+class DiskError(Exception):
+    """The output cannot be written."""
+
+
+class WorkerLost(Exception):
+    """Another worker has ended before its time."""
+
+
 class Terminated(SystemExit):
     """The process received SIGTERM. Its exit code is 143 (128 + 15), as if the signal had ended it
     directly."""

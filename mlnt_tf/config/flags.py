@@ -136,6 +136,32 @@ def to_flag_lines(config):
     return [f"--{name}={text}" for name, text in _flag_texts(config).items()]
 
 
+def flag_file(config):
+    """Returns the text of flags.txt: every setting, after a comment with those given explicitly."""
+    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ()))
+    return "\n".join([f"# Given on the command line: {explicit or 'none'}", *to_flag_lines(config), ""])
+
+
+def identity_lines(config):
+    """Returns the lines of those settings that change a run's results."""
+    fields = setting_fields(config)
+    return [f"--{name}={text}" for name, text in _flag_texts(config).items()
+            if fields[name].metadata["changes_results"]]
+
+
+def differing(recorded, config):
+    """Returns how two Configs differ: ["--seed=0 there, --seed=1 here", ...].
+
+    Settings that do not change the results are left out. Paths are compared as absolute paths.
+
+    Args:
+      recorded: the Config of the run "there".
+      config: the Config of the run "here".
+    """
+    return [f"{there} there, {here} here"
+            for there, here in zip(identity_lines(recorded), identity_lines(config)) if there != here]
+
+
 def _flag_texts(config):
     """Returns {name: value as text}, with absolute paths."""
     return {name: map_path(field, format_value(getattr(config, name)), _absolute)
@@ -144,24 +170,3 @@ def _flag_texts(config):
 
 def _absolute(path):
     return pathlib.Path(path).resolve()
-
-
-def differing(config, flagfile):
-    """Returns how a stored run differs from a Config: ["--seed=0 there, --seed=1 here", ...].
-
-    Flags that do not change the results are left out.
-
-    Raises:
-      UserError: the stored flags are those of another version.
-    """
-    try:
-        stored = _flag_texts(parse(["stored", f"--flagfile={flagfile}"], settings=type(config)))
-    except UserError as error:
-        raise UserError(f"{flagfile} cannot be compared with this run ({error}) Name another "
-                        "--output_dir.") from error
-    # Values are compared after parsing, so that 0.30 equals 0.3 and a relative path equals its
-    # absolute one.
-    return [f"--{name}={stored[name]} there, --{name}={text} here"
-            for name, text in _flag_texts(config).items()
-            if stored[name] != text
-            and setting_fields(config)[name].metadata["changes_results"]]

@@ -17,7 +17,7 @@ class DeviceSettings(Section):
     strategy: str = setting(
         "auto", "How devices share the work; auto means multi_worker if TF_CONFIG names several "
         "workers, else mirrored if there are several devices.",
-        choices=("auto", "single", "mirrored", "multi_worker"), changes_results=False)
+        choices=("auto", "single", "mirrored", "multi_worker"))
     num_devices: int = setting(
         0, "Number of GPUs of this host to use; 0 means all.", minimum=0, changes_results=False)
     logical_devices: int = setting(

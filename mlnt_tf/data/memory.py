@@ -5,8 +5,9 @@ import os
 import pathlib
 import time
 
-import numpy as np
 from absl import logging
+
+from mlnt_tf import artifacts
 
 KEPT_FROM = 10.0  # seconds: what took less is found anew
 
@@ -31,18 +32,17 @@ def remembered(kind, paths, find, *, of):
             key.update(b"%s missing\n" % os.fsencode(path))
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     place = pathlib.Path(home) / "mlnt_tf" / f"{kind}_{key.hexdigest()[:32]}.npz"
-    if place.exists():
+    inputs = key.hexdigest()
+    stored = artifacts.read(place, inputs=inputs)
+    if stored is not None:
         logging.info("%d files were looked at before (%s)", len(paths), place)
-        with np.load(place) as kept:
-            return dict(kept)
+        return stored[0]
     began = time.monotonic()
     found = find()
     if time.monotonic() - began > KEPT_FROM:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            scratch = place.with_name(f"writing_{os.getpid()}.npz")
-            np.savez(scratch, **found)
-            scratch.rename(place)
+            artifacts.load_or_compute(place, lambda scratch: found, inputs=inputs)
         except OSError as error:
             logging.warning("what was found in %d files cannot be kept for the next run: %s", len(paths), error)
     return found

@@ -7,8 +7,8 @@ a row of the training split and of every array aligned with it.
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.config import UserError
 from mlnt_tf.data.images import untuned
+from mlnt_tf.data.targets import Targets
 
 CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized
 
@@ -41,10 +41,9 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
 
 
 def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0, seed,
-                     augmented, probability=None, threshold=None, neighbors=None, features=None, num_neighbors=10,
-                     stream=0, worker=(0, 1)):
-    """Batches of {"id", "position", "image", "label"} and, for the meta loss, "neighbor_labels"; "true_label"
-    where all are known.
+                     augmented, targets=None, neighbors=None, features=None, num_neighbors=10, stream=0, worker=(0, 1)):
+    """Batches of {"id", "position", "image", "label"}, "probabilities" and "weight" where the targets have them, for
+    the meta loss "neighbor_labels", and "true_label" where all are known.
 
     An epoch is steps_per_epoch batches from one pass after another, as many as it takes.
 
@@ -53,7 +52,8 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
       preprocess: a `Preprocess`.
       first_epoch, first_step: where to begin; epochs counts from 0 all the same.
       augmented: whether to crop and flip.
-      probability, threshold: keep only positions whose probability float32 [n] lies strictly above the threshold.
+      targets: a `Targets`; None means the given labels of the split, every example. What it does not select is
+        filtered out before its image is read.
       neighbors: int32 [n, num_neighbors], positions; or
       features: float32 [n, d], to search within each batch.
       stream: streams of one run draw apart.
@@ -61,32 +61,28 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
 
     Returns:
       a data set of (epochs - first_epoch) * steps_per_epoch - first_step batches: id int64 [batch], image float32
-      [batch, height, width, channels], position, label, true_label int32 [batch], neighbor_labels int32 [batch,
-      num_neighbors].
+      [batch, height, width, channels], position, label, true_label int32 [batch], probabilities float32 [batch,
+      classes], weight float32 [batch], neighbor_labels int32 [batch, num_neighbors].
 
     Raises:
-      UserError: nothing lies above the threshold.
       ValueError: the workers do not divide the batch, or features are to be searched within a part of one.
     """
     index, workers = worker
     if batch_size % workers or (workers > 1 and features is not None):
         raise ValueError("workers must divide the batch size, and take neighbors, not features. Received: "
                          f"{workers} workers, batch_size={batch_size}")
-    # Compared once: NumPy and TensorFlow round a float64 threshold differently, and a filter that keeps nothing
-    # never ends.
-    kept = None if probability is None else np.asarray(probability) > threshold
-    if kept is not None and not kept.any():
-        raise UserError(f"--tau={threshold} keeps none of the {len(split)} training examples: lower --tau.")
-    columns = {"id": split.ids, "label": split.labels}
+    targets = targets or Targets.given(split)
+    columns = {"id": split.ids, **targets.columns()}
     if (split.true_labels >= 0).all():
         columns["true_label"] = split.true_labels
     columns = {name: tf.constant(column) for name, column in columns.items()}
-    kept, neighbors = (None if array is None else tf.constant(array) for array in (kept, neighbors))
+    selected = None if targets.selected is None else tf.constant(targets.selected)
+    neighbors = None if neighbors is None else tf.constant(neighbors)
     features_of = None if features is None else row_reader(features)
 
     def epoch_of(epoch):
         def one_pass(repeat):
-            examples = split.images.one_pass(key_of(seed, stream, epoch, repeat), kept)
+            examples = split.images.one_pass(key_of(seed, stream, epoch, repeat), selected)
             return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
         examples = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)

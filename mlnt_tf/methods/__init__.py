@@ -2,9 +2,10 @@
 
 A method is a module with these functions, of which only `train` is required:
 
-- `train(run)` takes a `stage.Run`, trains, and returns a `stage.Outcome`.
+- `train(run)` takes an `experiment.run.Run` and trains the stages; what it adds to results.json goes into `run.report`.
 - `check(config, examples, network)` raises UserError if the run cannot be trained as configured.
-- `candidates(stages)` returns the networks among which one is chosen for export.
+- `candidates(stages)` returns the networks among which one is chosen for export (see
+  `experiment.select`). By default it is the student of the last stage.
 - `planned_epochs(config, examples)` returns {kind of step: number of epochs}; see `Method`.
 """
 
@@ -15,6 +16,7 @@ import inspect
 import typing
 
 from mlnt_tf.config import METHODS, UserError, import_function, parse_arguments
+from mlnt_tf.experiment.select import last_student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Method:
     """The functions of a training method.
 
     Attributes:
-      train: function of a `stage.Run`. Returns a `stage.Outcome`.
+      train: function of an `experiment.run.Run`.
       check: function of (config, examples, network) that raises UserError, or None.
-      candidates: function of a list of stages, or None.
+      candidates: function of the list of finished stages. Returns a list of `Candidate`.
       planned_epochs: function of (config, examples). Returns the number of epochs by the kind of
         their steps, "cross entropy" or "mlnt", because the two kinds differ in cost. The numbers
         may be fractions.
@@ -32,7 +34,7 @@ class Method:
 
     train: typing.Callable
     check: typing.Callable | None
-    candidates: typing.Callable | None
+    candidates: typing.Callable
     planned_epochs: typing.Callable
 
 
@@ -51,7 +53,7 @@ def find(config):
         train = _bind(config, import_function("method", config.method))
         module = importlib.import_module(config.method.partition(":")[0])
     return Method(
-        train=train, check=_optional(module, "check"), candidates=_optional(module, "candidates"),
+        train=train, check=_optional(module, "check"), candidates=_optional(module, "candidates") or last_student,
         planned_epochs=_optional(module, "planned_epochs") or _plan_one_stage)
 
 

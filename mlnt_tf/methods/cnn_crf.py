@@ -11,7 +11,6 @@ from mlnt_tf.data.noise import uniform
 from mlnt_tf.methods import transition
 from mlnt_tf.methods.cross_entropy import CrossEntropy, Untracked
 from mlnt_tf.models.registry import feature_extractor
-from mlnt_tf.stage import Outcome
 
 SMOOTHING = 1e-3
 CLEAN_SALT = 0x636C65616E
@@ -155,15 +154,14 @@ def clean_labels_of(split, count, *, num_classes, seed):
 def train(run):
     """One stage, after one of cross entropy where T is estimated; exports the student."""
     config, examples = run.config, run.examples
-    matrix, report = transition.of_run(run)
+    matrix = transition.of_run(run)
     clean = clean_labels_of(examples.train, config.num_clean_labels, num_classes=len(examples.class_names),
                             seed=config.seed)
     counts = np.bincount(clean[clean >= 0], minlength=len(examples.class_names)).tolist()
     logging.info("clean labels given to cnn_crf: %d of %d, by class %s", sum(counts), len(clean), counts)
     stage = run.stage("cnn crf")
     stage.train(lambda network: new_cnn_crf(config, examples, network, matrix=matrix, clean_labels=clean))
-    return Outcome(stage, "student", {"transition": report, "clean_labels": {
-        "asked": config.num_clean_labels, "used": sum(counts), "by_class": counts}})
+    run.report["clean_labels"] = {"asked": config.num_clean_labels, "used": sum(counts), "by_class": counts}
 
 
 def new_cnn_crf(config, examples, network, **kwargs):
@@ -182,4 +180,5 @@ def check(config, examples, network):
 
 
 def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
     return transition.planned_epochs(config, examples)

@@ -4,24 +4,27 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
+from mlnt_tf.callbacks import accuracy_name
 from mlnt_tf.methods.distributed_fit import DistributedModel
 from mlnt_tf.optimizer import CoupledSGD
-from mlnt_tf.stage import Outcome
-
-
-def train(run):
-    """One stage of cross entropy; exports the student."""
-    return Outcome(train_stage(run)[0], "student")
 
 
 def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
+    del examples
     return {"cross entropy": config.baseline_epochs}
 
 
+def train(run):
+    """Trains one stage of cross entropy, and exports the student."""
+    train_stage(run)
+
+
 def train_stage(run):
-    """The stage and its results: the baseline, and what other methods begin with."""
+    """Trains the baseline, which other methods start with. Returns its stage."""
     stage = run.stage("cross entropy")
-    return stage, stage.train(CrossEntropy, epochs=run.config.baseline_epochs)
+    stage.train(CrossEntropy, epochs=run.config.baseline_epochs)
+    return stage
 
 
 class Untracked:
@@ -344,13 +347,6 @@ class CrossEntropy(DistributedModel):
         context = tf.distribute.get_replica_context()
         table = context.all_gather(tf.stack(columns, axis=1), axis=0)
         return tf.unstack(table, num=len(columns), axis=1)
-
-
-def accuracy_name(network):
-    """The name of a network's validation accuracy: "accuracy" or, for example, "teacher_accuracy"."""
-    if network == "student":
-        return "accuracy"
-    return f"{network}_accuracy"
 
 
 def floating(variables):

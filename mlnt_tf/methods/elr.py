@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.stage import Outcome
 
 CLIP = 1e-4  # The authors' bound on the probabilities. It keeps the logarithm finite.
 
@@ -48,4 +47,3 @@ def train(run):
     config, stage = run.config, run.stage("elr")
     stage.train(lambda network: ELR(network, num_examples=len(run.examples.train), strength=config.elr_lambda,
                                     beta=config.elr_beta))
-    return Outcome(stage, "student")

@@ -2,7 +2,6 @@
 
 from mlnt_tf import losses
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.stage import Outcome
 
 
 class GCE(CrossEntropy):
@@ -26,4 +25,3 @@ class GCE(CrossEntropy):
 def train(run):
     stage = run.stage("gce")
     stage.train(lambda network: GCE(network, q=run.config.gce_q))
-    return Outcome(stage, "student")

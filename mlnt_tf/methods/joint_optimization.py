@@ -8,8 +8,9 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf import checkpoints, files, losses, schedules
+from mlnt_tf.data.targets import Targets
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.stage import Outcome
+from mlnt_tf.stage import learning_rate_schedule
 
 AVERAGED = 10  # epochs whose predictions make a label
 RATE_OF_PUBLISHED = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
@@ -125,7 +126,6 @@ class UpdateLabels(keras.callbacks.Callback):
 
 def train(run):
     """Stage 1 at a constant rate finds labels, stage 2 trains a fresh network on them; exports its student."""
-    from mlnt_tf.data.targets import Targets
 
     config, examples = run.config, run.examples
     stage = run.stage("joint optimization")
@@ -139,16 +139,21 @@ def train(run):
     shutil.rmtree(stage.directory / "predictions", ignore_errors=True)
     labels = np.load(stage.directory / "soft_labels.npy")
     final = run.stage("joint retraining")
-    final.train(CrossEntropy, targets=Targets.given(examples.train).with_probabilities(labels),
+    final.train(CrossEntropy, targets=Targets(examples.train.labels, probabilities=labels),
                 learning_rate=falling_twice(final))
-    return Outcome(final, "student", {"recovered_label_accuracy": found.get("label_accuracy", [None])[-1]})
+    run.report["recovered_label_accuracy"] = found.get("label_accuracy", [None])[-1]
 
 
 def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
+    del examples
     return {"cross entropy": config.joint_stage_epochs + config.epochs}
 
 
 def falling_twice(stage):
-    """The rate of stage 2: falls as the others do, and half as early before that (after 40 and 80 of 120 epochs)."""
-    last = stage.learning_rate(stage.config.epochs)
+    """Returns the learning rate of stage 2: it falls as the others do, and once before, halfway to that epoch.
+
+    In the paper these are epochs 40 and 80 of 120.
+    """
+    last = learning_rate_schedule(stage.config, stage.examples.steps_per_epoch, stage.config.epochs)
     return schedules.StepDecay(last, last.boundary and round(last.boundary / 2))

@@ -5,7 +5,7 @@ import tensorflow as tf
 from absl import logging
 from matplotlib.figure import Figure
 
-from mlnt_tf import files, mentor as mentoring
+from mlnt_tf import artifacts, files, mentor as mentoring
 from mlnt_tf.config import UserError
 from mlnt_tf.data import noise
 from mlnt_tf.methods import cross_entropy
@@ -18,34 +18,42 @@ def of_run(run):
 
     Estimating it takes a stage of cross entropy, whose best validated network predicts.
 
+    What results.json says of it goes into `run.report`.
+
     Returns:
-      (T, float64 [classes, classes] with a row for each true class; what results.json says of it).
+      T, float64 [classes, classes] with a row for each true class.
     """
     source, true = source_of(run.config, run.examples), known(run.examples)
     if source == "estimated":
-        stage, _ = cross_entropy.train_stage(run)
+        stage = cross_entropy.train_stage(run)
 
-    def find():
+    inputs = [run.inputs, source]
+    if source == "estimated":
+        inputs.append(artifacts.file_digest(stage.network_path("student")))
+
+    def compute(scratch):
+        del scratch
         if source == "true":
             return true
         if source == "estimated":
-            return estimate(mentoring.predict(stage.network("student"), run.training_examples()))
+            return estimate(mentoring.predict(stage.network("student"), run.training_images()))
         return read(source, run.examples)
 
-    matrix = mentoring.kept_table(run.output_dir / "transition.npy", find)
+    matrix, _ = artifacts.load_or_compute(run.path / "transition.npy", compute, inputs=artifacts.digest_of(*inputs))
     report = {"source": source, "mean_absolute_difference": None, "frobenius_difference": None}
     if true is not None:
         report["mean_absolute_difference"] = float(np.abs(matrix - true).mean())
         report["frobenius_difference"] = float(np.linalg.norm(matrix - true))
         logging.info("transition matrix (%s): its entries lie %.4f from the true ones in the mean", source,
                      report["mean_absolute_difference"])
-    if not (run.output_dir / "transition.png").exists():
-        draw(run.output_dir / "transition.png", {source: matrix} | ({} if true is None else {"true": true}),
+    if not (run.path / "transition.png").exists():
+        draw(run.path / "transition.png", {source: matrix} | ({} if true is None else {"true": true}),
              run.examples.class_names)
-        with tf.summary.create_file_writer(str(run.output_dir / "transition")).as_default():
+        with tf.summary.create_file_writer(str(run.path / "transition")).as_default():
             tf.summary.image("transition matrix", tf.io.decode_png(
-                (run.output_dir / "transition.png").read_bytes(), channels=3)[None], step=0)
-    return matrix, report
+                (run.path / "transition.png").read_bytes(), channels=3)[None], step=0)
+    run.report["transition"] = report
+    return matrix
 
 
 def source_of(config, examples):
@@ -56,7 +64,7 @@ def source_of(config, examples):
 
 
 def planned_epochs(config, examples):
-    """Number of epochs of a method that needs T, including the stage that estimates it."""
+    """Returns the epochs of each kind of step, those of the stage that estimates T included."""
     estimated = source_of(config, examples) == "estimated"
     return {"cross entropy": config.epochs + (config.baseline_epochs if estimated else 0)}
 

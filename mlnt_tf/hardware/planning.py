@@ -1,0 +1,196 @@
+"""Decides how a run uses the machine, without touching a device: strategy, precision and XLA.
+
+`plan_devices` is a pure function of the settings, the devices that TensorFlow lists and TF_CONFIG. `train` opens what
+it plans (`mlnt_tf.devices.open_devices`); `check` only plans, and so refuses whatever `train` refuses without waiting
+for other workers.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import tensorflow as tf
+from absl import logging
+
+from mlnt_tf.config import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DevicePlan:
+    """The devices of one process and its place among the workers.
+
+    Attributes:
+      strategy: "single", "mirrored" or "multi_worker".
+      devices: tuple of str, the devices of this process as tf.distribute names them, for example ("GPU:0", "GPU:1").
+      logical_devices: int, how many logical devices the CPU is split into; 0 leaves it whole.
+      workers: tuple of str, the addresses of all workers; empty for one process.
+      worker: int, the index of this process among the workers.
+    """
+
+    strategy: str
+    devices: tuple
+    logical_devices: int = 0
+    workers: tuple = ()
+    worker: int = 0
+
+    @property
+    def replicas(self):
+        """int, the number of replicas over all workers."""
+        if self.strategy == "single":
+            return 1
+        return len(self.devices) * max(len(self.workers), 1)
+
+    @property
+    def uses_gpu(self):
+        """bool, whether this process trains on GPUs."""
+        return self.devices[0].startswith("GPU")
+
+
+def plan_devices(config, *, environment=os.environ):
+    """Returns the DevicePlan that the settings ask for.
+
+    Args:
+      config: a Config.
+      environment: mapping, read for TF_CONFIG.
+
+    Raises:
+      UserError: the devices do not exist, TF_CONFIG cannot be used, or the replicas cannot share the batch.
+    """
+    gpus = [] if config.logical_devices or config.device == "cpu" else tf.config.list_physical_devices("GPU")
+    if config.device == "gpu" and not gpus:
+        raise UserError("--device=gpu: TensorFlow finds no GPU. Install with `pip install .[gpu]` and check the driver, "
+                        "or use --device=auto.")
+    kind = "GPU" if gpus else "CPU"
+    available = len(gpus) or max(config.logical_devices, 1)
+    if config.num_devices > available:
+        raise UserError(f"--num_devices={config.num_devices} is above the {available} available. Lower it, or rehearse "
+                        "with --logical_devices.")
+    count = config.num_devices or available
+    cluster = read_cluster(environment.get("TF_CONFIG", ""))
+    strategy = config.strategy
+    if strategy == "auto":
+        strategy = _strategy_for(cluster, count)
+    workers, worker = (), 0
+    if strategy == "multi_worker":
+        if cluster is None:
+            raise UserError("--strategy=multi_worker needs TF_CONFIG with at least two workers. Set it, or start the run "
+                            "with launch/multi_worker.sh.")
+        if config.logical_devices > 1:
+            raise UserError(f"--logical_devices={config.logical_devices} is for one process. With several workers, start "
+                            "one worker per CPU device.")
+        workers, worker = cluster
+    plan = DevicePlan(strategy, tuple(f"{kind}:{index}" for index in range(count)), config.logical_devices,
+                      tuple(workers), worker)
+    _check_replicas(config, plan.replicas)
+    return plan
+
+
+def _strategy_for(cluster, count):
+    if cluster:
+        return "multi_worker"
+    return "mirrored" if count > 1 else "single"
+
+
+def _check_replicas(config, replicas):
+    """Raises UserError unless the replicas can share the batch evenly and take every step that the flags ask for."""
+    batch = config.batch_size
+    if batch % replicas:
+        lower = batch // replicas * replicas
+        nearest = [str(size) for size in (lower, lower + replicas) if size]
+        raise UserError(f"--batch_size={batch} cannot be shared evenly by {replicas} replicas. Use "
+                        f"{' or '.join(nearest)}.")
+    if replicas == 1:
+        return
+    if config.meta_every > 1 and config.method == "mlnt" and config.num_synthetic:
+        raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} replicas. Use "
+                        "--meta_every=1 or --strategy=single.")
+    if config.sync_batch_norm and config.jit_compile == "true":
+        raise UserError("--jit_compile=true cannot compile replicas that exchange statistics. Leave out "
+                        "--jit_compile=true or --sync_batch_norm.")
+
+
+def read_cluster(text):
+    """Parses TF_CONFIG.
+
+    Args:
+      text: str, its value; may be empty.
+
+    Returns:
+      (addresses of the workers, index of this one), or None without TF_CONFIG or with a single worker.
+
+    Raises:
+      UserError: it cannot be parsed, or names other tasks than workers.
+    """
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+        workers, task = content["cluster"]["worker"], content["task"]
+        index = int(task["index"])
+        if task["type"] != "worker" or not 0 <= index < len(workers) or len(content["cluster"]) > 1:
+            raise ValueError("the cluster may hold workers only, and the task must be one of them")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"TF_CONFIG={text[:200]} cannot be used ({error}). Write "
+                        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, or start '
+                        "the run with launch/multi_worker.sh.") from error
+    return (workers, index) if len(workers) > 1 else None
+
+
+def resolve(config, plan):
+    """Returns the Config without an "auto" among strategy, precision, XLA and neighbor backend, and logs the choices.
+
+    Args:
+      config: a Config.
+      plan: its DevicePlan.
+
+    Raises:
+      UserError: ScaNN is asked for and does not load.
+    """
+    from mlnt_tf.meta.neighbors import usable_scann
+
+    precision, precision_reason = _precision(config, plan)
+    jit_compile, jit_reason = _jit_compile(config, plan)
+    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU", precision,
+                 precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
+    backend = config.neighbor_backend
+    if backend != "exact" and config.method == "mlnt" and config.num_synthetic and config.neighbor_scope == "dataset":
+        backend = "scann" if usable_scann(backend) else "exact"
+    return dataclasses.replace(config, strategy=plan.strategy, precision=precision, jit_compile=jit_compile,
+                               neighbor_backend=backend)
+
+
+def _precision(config, plan):
+    """Returns (precision, reason)."""
+    if config.precision != "auto":
+        return config.precision, "set by --precision"
+    if plan.uses_gpu:
+        native = gpu_has_tensor_cores(tf.config.list_physical_devices("GPU")[0])
+    else:
+        native = cpu_has_bfloat16()
+    device = "GPU" if plan.uses_gpu else "CPU"
+    if native:
+        return "mixed_bfloat16", f"the {device} multiplies bfloat16 natively"
+    return "float32", f"the {device} multiplies bfloat16 no faster"
+
+
+def _jit_compile(config, plan):
+    """Returns ("true" or "false", reason)."""
+    if plan.replicas > 1 and config.sync_batch_norm:
+        return "false", "replicas exchange batch statistics inside the step"
+    if config.jit_compile != "auto":
+        return config.jit_compile, "set by --jit_compile"
+    if plan.uses_gpu:
+        return "true", "faster on a GPU"
+    return "false", "slower on a CPU, because it bypasses oneDNN's convolutions"
+
+
+def cpu_has_bfloat16():
+    """Returns whether /proc/cpuinfo lists AMX or AVX-512 units for bfloat16."""
+    info = pathlib.Path("/proc/cpuinfo")
+    return info.exists() and any(unit in info.read_text() for unit in ("amx_bf16", "avx512_bf16"))
+
+
+def gpu_has_tensor_cores(gpu):
+    """Returns whether the GPU's compute capability (8.0 or later) includes bfloat16 tensor cores."""
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
