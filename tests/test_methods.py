@@ -121,16 +121,16 @@ def test_a_mistake_in_a_flag_of_a_method_costs_one_line(tmp_path, capsys, flag):
     assert flag.partition("=")[0] in told and told.count("\n") == 1
 
 
-def test_the_method_of_the_readme_is_added_by_one_file_and_one_line(tmp_path, monkeypatch):
+def test_the_method_of_the_readme_is_added_by_one_file(tmp_path, monkeypatch):
     text = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def train(run)" in block)
     assert len(code.splitlines()) <= 20
     (tmp_path / "label_smoothing_of_the_readme.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(config.METHODS, "label_smoothing", "label_smoothing_of_the_readme")
-    assert run("label_smoothing", tmp_path / "run") == 0
+    assert run("label_smoothing_of_the_readme:train", tmp_path / "run") == 0
     found = results(tmp_path / "run")
-    assert (found["method"], found["exported"]) == ("label_smoothing", "label smoothing student")
+    assert (found["method"], found["exported"]) == (
+        "label_smoothing_of_the_readme:train", "label smoothing student")
 
 
 def test_two_replicas_keep_one_table_of_examples():
