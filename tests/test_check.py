@@ -28,13 +28,14 @@ def run(root, *arguments):
 def test_everything_is_told(pets, capsys):
     assert run(pets, "--max_bad_images=0.1") == 0
     told = capsys.readouterr().out
-    for line in ("folder: 3 classes; train 18, test 8 (of train, 0.1 are held out for validation)",
+    for line in ("folder: 3 classes; train 18, test 8 (0.1 of train is held out for validation)",
                  "images: 10 x 12 x 3", "train lacks 1 of the classes: newt",
-                 "does not decode: train/cat/empty.jpg: empty file", "duplicates: 1 of test are in train too",
+                 "cannot be decoded: train/cat/empty.jpg: empty file",
+                 "duplicates: 1 images of test are also in train",
                  "duplicates: 1 groups of equal images in train have different labels",
-                 "train/cat/twin.png = train/dog/twin.png", "tensorflow 2.20", "memory for data: pixels kept decoded",
-                 "cross entropy: 12 steps of 4", "mlnt: 36 steps of 4", "in all 48 steps, about",
-                 "memory at the peak of these steps: "):
+                 "train/cat/twin.png = train/dog/twin.png", "tensorflow 2.20", "memory for data: decoded pixels",
+                 "cross entropy: 12 steps of 4", "mlnt: 36 steps of 4", "total: 48 steps, about",
+                 "peak memory of these steps: "):
         assert line in told
     counts = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith("  ") and "/" not in line}
     assert (counts["cat"], counts["dog"], counts["newt"]) == (["9", "4"], ["9", "3"], ["0", "1"])
@@ -44,7 +45,7 @@ def test_too_many_bad_images_end_it_after_all_are_listed(pets, capsys):
     (pets / "train/dog/page.jpg").write_bytes(b"<html>")
     assert run(pets) == 2
     out, err = capsys.readouterr()
-    assert out.count("does not decode: ") == 2 and "tensorflow 2.20" in out and "are left out" not in out + err
+    assert out.count("cannot be decoded: ") == 2 and "tensorflow 2.20" in out and "are left out" not in out + err
     assert "2 of 28 images do not decode" in err and err.count("\n") == 1
 
 

@@ -72,7 +72,7 @@ def test_arguments_are_literals_where_they_parse_as_such_and_text_elsewhere(modu
 
 
 @pytest.mark.parametrize("text, message", [
-    ("name=1,size=3", "unexpected keyword argument 'size'.*strict\\(run, name, strength=0.5\\)"),
+    ("name=1,size=3", "unexpected keyword argument 'size'.*signature is \\(run, name, strength=0.5\\)"),
     ("strength=1", "missing a required argument: 'name'"), ("", "missing a required argument: 'name'"),
     ("run=1,name=2", "multiple values for argument 'run'")])
 def test_unknown_and_missing_arguments_are_refused_in_one_line(module, text, message):

@@ -2,8 +2,10 @@
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix. The message is one line: the flag or file, the value, the
-    reason and the fix."""
+    """A mistake that the user can fix.
+
+    The message is one line that states the flag or file, the value, the reason and the fix.
+    """
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -19,8 +21,10 @@ class WorkerLost(Exception):
 
 
 class Terminated(SystemExit):
-    """The process received SIGTERM. Its exit code is 143 (128 + 15), as if the signal had ended it
-    directly."""
+    """The process received SIGTERM.
+
+    Its exit code is 143 (128 + 15), as if the signal had ended it directly.
+    """
 
     def __init__(self):
         super().__init__(143)

@@ -95,8 +95,7 @@ def _explain(error, fields, flagfile):
                 "configs/digits.flags.")
     value = re.fullmatch(r"flag --(\w+)=(.*?): .*", message)
     if value and value[1] in fields:
-        kind = TYPE_NAMES[fields[value[1]].type]
-        return f"--{value[1]}={value[2]} is not {kind}. Give {kind}."
+        return f"--{value[1]}={value[2]} must be {TYPE_NAMES[fields[value[1]].type]}."
     return f"{message}. --help lists the flags and their values."
 
 

@@ -53,13 +53,11 @@ class Section:
     METHODS = None
 
     def defaults(self):
-        """Returns {name: value} of the settings whose value follows from other settings. They
-        replace the given ones."""
+        """Returns {name: value} of settings that follow from others. They replace given values."""
         return {}
 
     def check(self):
-        """Raises UserError if the settings contradict each other. Limits of one setting belong in
-        `setting`."""
+        """Raises UserError if settings contradict each other. See `setting` for simple limits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +116,10 @@ def format_value(value):
 
 
 def map_path(field, value, function):
-    """Applies a function to the path in a setting's value. A value without a local path is returned
-    as it is."""
+    """Applies a function to the path in a setting's value.
+
+    A value without a path, or with that of a bucket like gs://…, is returned unchanged.
+    """
     form = field.metadata["path"]
     if form is None or not value.startswith(form.prefix):
         return value
@@ -130,8 +130,7 @@ def map_path(field, value, function):
 
 
 def unread_flags(config):
-    """Returns the given settings that lie in a section which --method does not read, as
-    ["--elr_lambda=1.0"].
+    """Returns the given flags that --method does not read, as ["--elr_lambda=1.0"].
 
     Settings count as given if they are in `config.explicit`. If that is None, those count that
     differ from their default. A method of the user's own is assumed to read every section.
@@ -151,14 +150,13 @@ def unread_flags(config):
 
 
 def check_limits(field, value):
-    """Raises UserError unless the value of a setting is finite, one of its choices and within its
-    limits."""
+    """Raises UserError unless a value is finite, one of its choices and within its limits."""
     name, limits = field.name, field.metadata
     if limits["choices"] and value not in limits["choices"]:
         raise UserError(f"--{name}={value} is not known. Choose one of "
                         f"{', '.join(limits['choices'])}.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--{name}={value} is not a finite number. Give a finite one.")
+        raise UserError(f"--{name}={value} must be a finite number.")
     minimum, above = limits["minimum"], limits["above"]
     maximum, below = limits["maximum"], limits["below"]
     if minimum is not None and value < minimum:

@@ -15,8 +15,12 @@ def is_function_name(value):
 
 
 def check_name(flag, value, known, *, prefix=None):
-    """Checks a flag that takes a known name, PREFIX and any name, or package.module:function.
-    Imports nothing.
+    """Checks a flag that takes a known name or package.module:function. Imports nothing.
+
+    Args:
+      flag, value: str, the flag's name and value.
+      known: the known names.
+      prefix: str, a prefix that any name may follow, such as "keras:", or None.
 
     Raises:
       UserError: the value is none of these.

@@ -25,12 +25,18 @@ def load_cifar10(config):
 
 
 def load_cifar10_n(config):
-    """CIFAR-10N: human labels (--noise names their column) of CIFAR-10's training images; the test labels are clean.
+    """Loads CIFAR-10N: human labels of CIFAR-10's training images. The test labels are clean.
+
+    --noise names the label set.
 
     Raises:
-      UserError: its true labels are not CIFAR-10's, or its human labels do not sit on its images.
+      UserError: the true labels differ from those of CIFAR-10, or the human labels belong to other
+        images.
     """
-    column = f"{config.noise.replace('random', 'random_label')}" if "random" in config.noise else f"{config.noise}_label"
+    label_set = config.noise_source.column
+    column = f"{label_set}_label"
+    if label_set.startswith("random"):
+        column = label_set.replace("random", "random_label")
     builder = prepared_builder("cifar10_n", config, title="CIFAR-10N")
     train, human, names = read_cifar(builder, "train", config, column=column)
     test, *_ = read_cifar(builder, "test", config)
@@ -42,7 +48,7 @@ def load_cifar10_n(config):
         raise UserError(f"--data_dir={config.data_dir}: the true labels of {len(wrong)} images of CIFAR-10N are not "
                         f"those of CIFAR-10 (ids {', '.join(wrong[:5])}): one of the two is mixed up; prepare both "
                         "again.")
-    rate, known = np.mean(human != train.labels), CIFAR10_N_LABELS[config.noise]
+    rate, known = np.mean(human != train.labels), CIFAR10_N_LABELS[label_set]
     if abs(rate - known) > 0.01:
         raise UserError(f"--data_dir={config.data_dir}: {100 * rate:.1f} % of the {column}s of CIFAR-10N are wrong, where "
                         f"{100 * known:.1f} % should be: they sit on other images (TFDS 1.0.1 and before mix them "

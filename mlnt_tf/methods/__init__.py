@@ -68,14 +68,9 @@ def _bind(config, function):
         signature.bind(None, **arguments)  # None stands for the run.
     except TypeError as error:
         raise UserError(f"--method_args={config.method_args} does not fit --method={config.method} "
-                        f"({error}). The function is called as "
-                        f"{_describe_call(function, signature)}. Write key=value for each of its "
-                        "arguments.") from error
+                        f"({error}). The function's signature is {signature}. Its first "
+                        "argument is the run. Write key=value for each of the others.") from error
     return functools.partial(function, **arguments)
-
-
-def _describe_call(function, signature):
-    return f"{getattr(function, '__name__', 'function')}{signature}"
 
 
 def _optional(module, name):
