@@ -99,8 +99,7 @@ def build_step(config, num_synthetic):
                  meta_every=config.meta_every, synthetic_parallelism=config.synthetic_parallelism)
     model.compile(learning_rate=config.learning_rate, meta_rate=config.meta_rate, momentum=config.momentum,
                   weight_decay=config.weight_decay)
-    model.teacher_statistics = "own"
-    model.decay_start.assign(.99), model.decay_end.assign(.99)
+    model.configure_teacher(decay=0.99, decay_start=0.99, ramp_steps=0, statistics="own")
     return tf.function(model.train_step, jit_compile=config.jit_compile == "true")
 
 
