@@ -21,12 +21,11 @@ def one_weight_step(monkeypatch, **kwargs):
     """One step of SPEC's scalar example: theta = .5, teacher 1, label 1, synthetic labels 1 and 0."""
     model = compiled(tiny.one_weight(.5), fit=dict(learning_rate=.2, meta_rate=.4, momentum=0.0), run_eagerly=True,
                      **kwargs)
+    model.configure_teacher(decay=.99, decay_start=.99, ramp_steps=0, statistics="own")
     model.teacher.layers[-1].theta.assign(1.0)
     labels = tf.constant([1, 0])
     monkeypatch.setattr("mlnt_tf.meta.synthetic.transfer_labels", lambda *_, m, **__: labels[m][None])
     batch = {"image": tf.zeros([1, 1]), "label": tf.constant([1]), "neighbor_labels": tf.constant([[0]])}
-    model.teacher_statistics = "own"
-    model.decay_start.assign(.99), model.decay_end.assign(.99)
     model.train_step(batch)
     return float(model.student.layers[-1].theta), float(model.teacher.layers[-1].theta)
 

@@ -103,8 +103,7 @@ def build_step(config, num_synthetic):
                             num_classes=CLASSES, seed=0)
     model = iterations.new_mlnt(config, network, num_synthetic=num_synthetic)
     compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
-    model.teacher_statistics = "own"
-    model.decay_start.assign(.99), model.decay_end.assign(.99)
+    model.configure_teacher(decay=0.99, decay_start=0.99, ramp_steps=0, statistics="own")
     return tf.function(model.train_step, jit_compile=config.jit_compile == "true")
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours within the whole training set, by Euclidean distance between features."""
+"""Nearest neighbors within the whole training set, by Euclidean distance between features."""
 
 import contextlib
 import dataclasses
@@ -71,7 +71,7 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
       a NeighborTable.
 
     Raises:
-      UserError: too many neighbours for n rows, features not finite, or ScaNN asked for and not usable.
+      UserError: too many neighbors for n rows, features not finite, or ScaNN asked for and not usable.
     """
     with forgotten(features):
         return _find(np.ascontiguousarray(features, np.float32), num_neighbors, backend, path)
@@ -81,17 +81,27 @@ def _find(features, num_neighbors, backend, path):
     if num_neighbors >= len(features):
         raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
                         "lower it.")
-    bad = sum(int((~np.isfinite(features[piece])).any(axis=1).sum()) for piece in pieces(len(features)))
+    bad = 0
+    for piece in pieces(len(features)):
+        is_bad = ~np.isfinite(features[piece]).all(axis=1)
+        bad += int(is_bad.sum())
     if bad:
         raise UserError(f"--neighbor_features of {bad} of {len(features)} examples are not finite: the network "
                         "they come from diverged; lower --learning_rate.")
-    shape = len(features), num_neighbors
-    table = np.empty(shape, np.int32) if path is None else np.lib.format.open_memmap(path, "w+", np.int32, shape)
+    table = _new_table(len(features), num_neighbors, path)
     scann = usable_scann(backend)
     if scann is None:
         table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
         return NeighborTable(table, "exact", 1.0)
     return NeighborTable(table, "scann", fill_by_scann(scann, features, table))
+
+
+def _new_table(rows, num_neighbors, path):
+    """An uninitialized int32 [rows, num_neighbors] array, in memory or mapped from a new .npy file."""
+    shape = (rows, num_neighbors)
+    if path is None:
+        return np.empty(shape, np.int32)
+    return np.lib.format.open_memmap(path, "w+", np.int32, shape)
 
 
 @contextlib.contextmanager
@@ -100,7 +110,8 @@ def forgotten(features):
 
     They count as this process's memory, and a read of a page that the system still caches is quick.
     """
-    mapped, done = features, threading.Event()
+    done = threading.Event()
+    mapped = features
     while isinstance(mapped, np.ndarray):
         mapped = mapped.base
     if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
@@ -156,18 +167,20 @@ def fill_by_scann(scann, features, table):
     """Fills `table` [n, num_neighbors] from a ScaNN index, exact below 100,000 rows; its recall against exact search.
 
     Above, the index is a tree whose leaves are scored exactly: asymmetric hashing was slower and found .37 of the
-    neighbours in 45,000 rows of 10 clusters, 10 wide, where exact scores found all. As many leaves are searched as it
+    neighbors in 45,000 rows of 10 clusters, 10 wide, where exact scores found all. As many leaves are searched as it
     takes for RECALL_WANTED on a sample, a quarter of them at most. A row is left out by its number, not by its rank.
     """
     wanted = table.shape[1] + 1
     sample = np.linspace(0, len(features) - 1, min(len(features), RECALL_SAMPLE)).astype(np.int64)
     expected = exact_neighbors(features, sample, table.shape[1])
     builder = scann.builder(features, wanted, "squared_l2").score_brute_force()
-    leaves = int(np.sqrt(len(features))) if len(features) >= BRUTE_FORCE_BELOW else 0
+    leaves = 0
+    if len(features) >= BRUTE_FORCE_BELOW:
+        leaves = int(np.sqrt(len(features)))
     if leaves:
         builder = builder.tree(num_leaves=leaves, num_leaves_to_search=max(leaves // 4, 1),
                                training_sample_size=min(len(features), TRAINING_SAMPLE))
-        logging.info("neighbours: building a tree of %d leaves for %d points", leaves, len(features))
+        logging.info("neighbors: building a tree of %d leaves for %d points", leaves, len(features))
     index = builder.build()
     searched = min(8, leaves) or None
     while True:
@@ -176,7 +189,7 @@ def fill_by_scann(scann, features, table):
             break
         searched *= 2
     if leaves:
-        logging.info("neighbours: searching %d of %d leaves, recall %.4f on a sample", searched, leaves, reached)
+        logging.info("neighbors: searching %d of %d leaves, recall %.4f on a sample", searched, leaves, reached)
     progress = Progress(len(features))
     for piece in pieces(len(features), 20_000):
         table[piece] = _search(index, features, np.arange(piece.start, piece.stop), table.shape[1], searched)
@@ -185,9 +198,11 @@ def fill_by_scann(scann, features, table):
 
 
 def _search(index, features, rows, num_neighbors, leaves):
-    """[q] rows to their neighbours int32 [q, num_neighbors]."""
-    kept = {} if leaves is None else {"leaves_to_search": leaves}
-    found, distances = index.search_batched_parallel(features[rows], **kept)
+    """[q] rows to their neighbors int32 [q, num_neighbors]."""
+    settings = {}
+    if leaves is not None:
+        settings["leaves_to_search"] = leaves
+    found, distances = index.search_batched_parallel(features[rows], **settings)
     table = np.empty([len(rows), num_neighbors], np.int32)
     # Leaves with too few points give fewer columns, or rows that end in zeros at distance NaN.
     whole = np.isfinite(distances).all(axis=1) & (found.shape[1] == num_neighbors + 1)
@@ -202,15 +217,19 @@ class Progress:
     """Logs how far a long search has come, and how long it will take."""
 
     def __init__(self, total):
-        self.total, self.done, self.began = total, 0, time.monotonic()
+        self.total = total
+        self.done = 0
+        self.began = time.monotonic()
         self.told = self.began
 
     def add(self, count):
         self.done += count
         now = time.monotonic()
         if now - self.told > TELL_EVERY:
-            self.told, share = now, self.done / self.total
-            logging.info("neighbours: %.0f %%, about %.0f s to go", 100 * share, (now - self.began) * (1 - share) / share)
+            self.told = now
+            share = self.done / self.total
+            remaining = (now - self.began) * (1 - share) / share
+            logging.info("neighbors: %.0f %%, about %.0f s to go", 100 * share, remaining)
 
 
 def without_itself(found, rows):
@@ -221,5 +240,5 @@ def without_itself(found, rows):
 
 
 def recall(found, expected):
-    """Share of the expected neighbours [q, k] among the found."""
+    """Share of the expected neighbors [q, k] among the found."""
     return float((found[:, :, None] == expected[:, None, :]).any(axis=1).mean())

@@ -1,39 +1,47 @@
-"""Synthetic label noise: labels handed over from a near neighbour (paper section 3.1)."""
+"""Synthetic label noise: labels transferred from near neighbors (paper section 3.1)."""
 
 import tensorflow as tf
 
 
 def transfer_count(batch, transfer_ratio):
-    """rho: how many of `batch` samples take a neighbour's label (nearest whole number)."""
+    """rho: the number of examples of a batch that take a neighbor's label, rounded to nearest."""
     return int(round(transfer_ratio * batch))
 
 
 def transfer_labels(labels, neighbor_labels, count, *, seed, step, m, replica=0, replicas=1):
-    """One synthetic label set: `count` samples drawn without replacement take the label of one of their neighbours.
+    """Draws one synthetic label set: `count` examples take the label of one of their neighbors.
 
-    The labels handed over are the given ones, so a transfer never chains, and it may hand over the class that was
-    there: `count` counts selections. The draw is a pure function of (seed, step, m): integers, ranked, since those
-    are the same under XLA, in a graph and eagerly, which floats are not.
+    The examples are drawn without replacement. The transferred labels are the given ones, so a
+    transfer never chains. A neighbor can have the example's own label: `count` counts selections.
+
+    The draw is a pure function of (seed, step, m). It ranks random integers, which are the same
+    eagerly, in a graph and under XLA. Random floats are not.
 
     Args:
       labels: int32 [batch], the given labels.
-      neighbor_labels: int32 [batch, neighbors], the given labels of each sample's nearest neighbours.
-      count: rho, a Python int, of the global batch.
+      neighbor_labels: int32 [batch, neighbors], the given labels of each example's neighbors.
+      count: rho of the global batch, a Python int.
       seed: a Python int.
-      step, m: int scalars, Python's or TensorFlow's.
-      replica, replicas: these are the samples of the replica-th of so many equal parts of the global batch, which the
-        draw is over, so that it does not hang on their number.
+      step, m: int scalars of Python or TensorFlow.
+      replica, replicas: the examples are the replica-th of `replicas` equal parts of the global
+        batch. The draw covers the global batch, so it does not depend on their number.
 
     Returns:
       int32 [batch].
     """
-    batch, neighbors = neighbor_labels.shape[0] or tf.shape(labels)[0], neighbor_labels.shape[1]
+    batch = neighbor_labels.shape[0]
+    if batch is None:
+        batch = tf.shape(labels)[0]
+    neighbors = neighbor_labels.shape[1]
     key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
     key = tf.random.experimental.stateless_fold_in(key, tf.cast(m, tf.int32), alg="philox")
-    draws = tf.random.stateless_uniform([2, batch * replicas], key, minval=None, maxval=None, dtype=tf.int32,
-                                        alg="philox")
-    ranks = tf.argsort(tf.argsort(draws[0], stable=True), stable=True)
+    order, choice = tf.unstack(tf.random.stateless_uniform(
+        [2, batch * replicas], key, minval=None, maxval=None, dtype=tf.int32, alg="philox"))
+    ranks = tf.argsort(tf.argsort(order, stable=True), stable=True)
     if replicas > 1:
-        ranks, draws = ranks[replica * batch:][:batch], draws[:, replica * batch:][:, :batch]
-    chosen = tf.gather(neighbor_labels, tf.math.floormod(draws[1], neighbors), axis=1, batch_dims=1)
-    return tf.where(ranks < count, chosen, labels)
+        start = replica * batch
+        ranks = ranks[start:][:batch]
+        choice = choice[start:][:batch]
+    column = tf.math.floormod(choice, neighbors)
+    transferred = tf.gather(neighbor_labels, column, axis=1, batch_dims=1)
+    return tf.where(ranks < count, transferred, labels)
