@@ -212,7 +212,7 @@ def test_the_command_terminated_goes_on_and_ends_the_same(tmp_path, monkeypatch,
     monkeypatch.setattr(callbacks.Progress, "on_train_batch_end",
                         lambda self, batch, logs=None: batch == 1 and self.epoch == 1 and terminate(None))
     assert tiny_run(tmp_path / "cut", "--checkpoint_every=0") == 143
-    assert "terminated; the same command goes on" in capsys.readouterr().err
+    assert "terminated; the same command resumes" in capsys.readouterr().err
     monkeypatch.undo()
     assert tiny_run(tmp_path / "cut") == 0 and tiny_run(tmp_path / "whole") == 0
     assert kill.contents(tmp_path / "cut") == kill.contents(tmp_path / "whole")

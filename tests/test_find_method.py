@@ -7,10 +7,11 @@ import pytest
 
 from mlnt_tf import methods, train
 from mlnt_tf.config import METHODS, Config, UserError
+from mlnt_tf.experiment.select import last_student
 
 MODULE = '''
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.stage import Outcome
+from mlnt_tf.experiment.select import Candidate
 
 received = []
 
@@ -19,7 +20,6 @@ def train_once(run, *, name, epochs=1, **more):
     received.append((name, epochs, more))
     stage = run.stage(name)
     stage.train(CrossEntropy, epochs=epochs)
-    return Outcome(stage, "teacher")
 
 
 def strict(run, name, strength=0.5):
@@ -28,6 +28,10 @@ def strict(run, name, strength=0.5):
 
 def planned_epochs(config, examples):
     return {"cross entropy": 7}
+
+
+def candidates(stages):
+    return [Candidate(stages[-1], "teacher")]
 
 
 not_a_function = 3
@@ -52,9 +56,9 @@ def test_every_built_in_method_is_found_and_plans_its_epochs(name):
     assert method.planned_epochs(config, examples)["cross entropy"] >= 30
 
 
-def test_optional_functions_are_none_if_the_module_lacks_them():
+def test_a_module_without_the_optional_functions_gets_the_defaults():
     assert methods.find(Config(method="elr")).check is None
-    assert methods.find(Config(method="elr")).candidates is None
+    assert methods.find(Config(method="elr")).candidates is last_student
     assert methods.find(Config(method="mlnt")).check is not None
 
 
@@ -68,7 +72,7 @@ def test_arguments_are_literals_where_they_parse_as_such_and_text_elsewhere(modu
     method = methods.find(config)
     assert method.train("the run") == ("a/b.txt", (1, 2.5))
     assert method.planned_epochs(config, None) == {"cross entropy": 7}
-    assert method.check is None and method.candidates is None
+    assert method.check is None and method.candidates.__module__ == module
 
 
 @pytest.mark.parametrize("text, message", [

@@ -56,6 +56,7 @@ def test_stored_flags_give_the_same_config(tmp_path, monkeypatch):
     config = parse("--epochs=7", "--download", "--data_dir=data", f"--output_dir={tmp_path}", "--tau=0.25")
     stored = tmp_path / "flags.txt"
     stored.write_text("\n".join(flags.to_flag_lines(config)))
+    lines = flags.identity_lines(config)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     here = pathlib.Path.cwd()
@@ -63,7 +64,7 @@ def test_stored_flags_give_the_same_config(tmp_path, monkeypatch):
     again = parse(f"--flagfile={stored}")
     assert (again.epochs, again.download, again.tau) == (7, True, .25)
     assert again.data_dir == str(here / "data")
-    assert flags.differing(again, config) == []
+    assert flags.identity_lines(again) == lines
 
 
 def test_paths_may_start_at_home_or_lie_in_a_bucket(tmp_path, monkeypatch):

@@ -48,5 +48,5 @@ def test_every_module_has_a_layer_and_imports_run_downward():
 
 def test_no_module_outgrows_one_idea():
     long = {path.name: count for path in ROOT.rglob("mlnt_tf/**/*.py")
-            if (count := len(path.read_text().splitlines())) > 320}
+            if (count := len(path.read_text().splitlines())) > 360}
     assert not long

@@ -1,10 +1,12 @@
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import mlnt_tf
 import tiny
-from mlnt_tf import losses, schedules
+from mlnt_tf import losses
 from mlnt_tf.config import Config
 from mlnt_tf.methods import joint_optimization as joint
 
@@ -89,11 +91,6 @@ def test_the_papers_lengths_scale_with_the_epochs():
 
 
 def test_stage_two_falls_at_a_third_and_two_thirds():
-    class Stage:
-        config = Config(epochs=120)
-
-        def learning_rate(self, epochs):
-            return schedules.StepDecay(.2, 80 * 10)
-
-    rate = joint.falling_twice(Stage())
+    stage = types.SimpleNamespace(config=Config(epochs=120), examples=types.SimpleNamespace(steps_per_epoch=10))
+    rate = joint.falling_twice(stage)
     assert [pytest.approx(float(rate(step)), rel=1e-5) for step in (0, 399, 400, 799, 800)] == [.2, .2, .02, .02, .002]

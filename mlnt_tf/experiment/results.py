@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from mlnt_tf import files, mentor as mentoring, runtime
+from mlnt_tf.config import WITHOUT_EFFECT
 from mlnt_tf.labels import filter as filtering
 
 
@@ -31,7 +32,7 @@ def write_suspects_and_summarize(run, exported):
     return {
         "method": config.method, "dataset": config.dataset, "seed": config.seed,
         "class_names": list(examples.class_names), "precision": keras.config.dtype_policy().name,
-        "explicit_flags": sorted(config.explicit or ()),
+        "explicit_flags": sorted(set(config.explicit or ()) - set(WITHOUT_EFFECT)),
         "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise_source.has_rate else None,
                   "realized_rate": examples.realized_rate},
         "train_examples": len(train), **summary(run.stages, exported), **run.report,
