@@ -9,7 +9,8 @@ from mlnt_tf import losses
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform
 from mlnt_tf.methods import transition
-from mlnt_tf.methods.cross_entropy import CrossEntropy, Untracked
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.methods.student_teacher import Untracked
 from mlnt_tf.models.registry import feature_extractor
 
 SMOOTHING = 1e-3

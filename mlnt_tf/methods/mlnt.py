@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from mlnt_tf import losses, schedules
 from mlnt_tf.meta import objective, replicated, synthetic
-from mlnt_tf.methods.cross_entropy import CrossEntropy, Untracked
+from mlnt_tf.meta.pure_network import pure_network
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.methods.student_teacher import Untracked
 from mlnt_tf.models.registry import split_network
 from mlnt_tf.optimizer import CoupledSGD
 
@@ -25,30 +27,31 @@ class MLNT(CrossEntropy):
     A batch is {"id", "image", "label", "neighbor_labels"}: image float [batch, height, width,
     channels], label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed
     as {"meta": batch, "classification": batch}: the meta update samples all of the data, the
-    classification update only the selected examples (section 3.3). "weight" and "probabilities" (see
-    `CrossEntropy`) change the classification loss only.
+    classification update only the selected examples (section 3.3). "weight" and "probabilities"
+    (see `CrossEntropy`) change the classification loss only.
 
     Args:
       network: a Keras network that maps images [batch, height, width, channels] to logits
         [batch, classes].
-      num_synthetic: M, the number of synthetic label sets per step. 0 is cross entropy, bit for bit.
+      num_synthetic: M, the number of synthetic label sets per step. 0 is cross entropy, bit for
+        bit.
       transfer_ratio: rho/k, the fraction of the batch that takes a neighbor's label.
       inner_rate: alpha, the step size of the inner gradient step.
       meta_order: "first" treats the inner gradient as a constant, "full" differentiates through it.
-      fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of the
-        network (see `mlnt_tf.models.registry.split_network`) or the "head", its last layer. The
+      fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of
+        the network (see `mlnt_tf.models.registry.split_network`) or the "head", its last layer. The
         other layers run once per step instead of M times.
       meta_every: a meta update every so many steps. The other steps are cross entropy.
       synthetic_parallelism: how many of the M label sets run side by side. It does not change the
         result, but takes more memory.
-      inner_reduce: matters on several replicas only. "global" takes the inner step along the mean of
-        the replicas' gradients, so the result does not depend on their number. With "replica" each
-        uses its own gradient, which saves the all-reduces.
+      inner_reduce: matters on several replicas only. "global" takes the inner step along the mean
+        of the replicas' gradients, so the result does not depend on their number. With "replica"
+        each uses its own gradient, which saves the all-reduces.
       update_mode: "sequential" computes the classification gradient at the weights after the meta
         update (the paper), "joint" computes both gradients at the same weights (the released code).
       mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
-      teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras schedule
-        of the step.
+      teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras
+        schedule of the step.
       seed: int. The synthetic labels are a pure function of (seed, step, m).
 
     Raises:
@@ -130,7 +133,8 @@ class MLNT(CrossEntropy):
             self.apply(self.meta_optimizer, meta_gradients)
         gradients, logits, loss = self.classification_gradients(classification_batch)
         self.apply(self.optimizer, gradients)
-        if self.update_mode == "joint":  # Last, so that the weight decay is that of the old weights.
+        if self.update_mode == "joint":
+            # Last, so that the classification update's weight decay uses the old weights.
             self.apply(self.meta_optimizer, meta_gradients)
         self.update_teacher(meta_batch["image"], rates["ema_decay"])
         loss, consistency = self.reduce([loss, consistency])
@@ -157,21 +161,25 @@ class MLNT(CrossEntropy):
         """The meta gradient at the student's weights (eq. 6 and 8).
 
         Returns:
-          (list of gradients like the student's trainable variables, float32 scalar consistency loss).
+          (list of gradients like the student's trainable variables, float32 scalar consistency
+          loss).
         """
         step = self.step
         images = batch["image"]
         synthetic_labels = self.synthetic_labels(batch, step)
         targets = self.targets(images, step)
         algorithm = self.meta_algorithm()
+        jit_compile = self.compiles_parts and not self.synchronized
         settings = dict(num_synthetic=self.num_synthetic, inner_rate=self.inner_rate,
                         order=self.meta_order, reduce=algorithm.reduce,
                         parallelism=algorithm.parallelism)
         if self.body_and_head.value is None:
-            student = self.as_function(self.student)
+            student = pure_network(self.student, jit_compile=jit_compile)
             return algorithm.meta_gradient(student.forward, student.weights(), images, targets,
                                            synthetic_labels, **settings)
-        body, head = map(self.as_function, self.body_and_head.value)
+        body, head = self.body_and_head.value
+        body = pure_network(body, jit_compile=jit_compile)
+        head = pure_network(head, jit_compile=jit_compile)
         gradients, consistency = objective.meta_gradient_through_head(
             body.forward, head.forward, body.weights(), head.weights(), images, targets,
             synthetic_labels, gradient_of=algorithm.meta_gradient, **settings)
@@ -216,21 +224,6 @@ class MLNT(CrossEntropy):
                                              replicas=self.replicas)
 
         return label_set
-
-    def as_function(self, network):
-        """The network, or a part of it, as a `PureNetwork`.
-
-        It uses batch statistics and discards the updates of all variables.
-        """
-        fixed = [variable.value for variable in network.non_trainable_variables]
-
-        def forward(weights, images):
-            outputs, _ = network.stateless_call(weights, fixed, images, training=True)
-            return outputs
-
-        if self.compiles_parts and not self.synchronized:
-            forward = tf.function(forward, jit_compile=True)
-        return PureNetwork(forward, network.trainable_variables)
 
     @property
     def synchronized(self):
@@ -280,23 +273,6 @@ class MetaAlgorithm:
     meta_gradient: typing.Callable
     reduce: typing.Callable
     parallelism: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PureNetwork:
-    """A network as a pure function of its trainable weights.
-
-    Attributes:
-      forward: function (weights, inputs) -> outputs.
-      variables: the trainable variables, in the order of `weights`.
-    """
-
-    forward: typing.Callable
-    variables: list
-
-    def weights(self):
-        """The current values of the variables: a list of tensors."""
-        return [tf.convert_to_tensor(variable.value) for variable in self.variables]
 
 
 def _split_streams(batch):
