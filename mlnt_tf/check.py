@@ -32,12 +32,15 @@ def main(argv=None):
 def check(argv):
     """Prints every check that can run, then raises UserError for the first blocking problem."""
     config = flags.parse(argv)
-    from mlnt_tf import runner, runtime  # This imports TensorFlow, after the flags have been checked.
+    from mlnt_tf import runner
+    from mlnt_tf.hardware import (
+        precision,
+    )
 
     plan, config = runner.plan_run(config)
     if not plan.uses_gpu:
         hide_gpus()
-    runtime.prepare(config)
+    precision.prepare(config)
     report(config)
 
 
@@ -51,12 +54,13 @@ def hide_gpus():
 def report(config):
     """Prints the checks of a resolved Config. Raises UserError for the first blocking problem."""
     from mlnt_tf import methods, runner
-    from mlnt_tf.data import inspection, sources
-    from mlnt_tf.examples import examples_of
+    from mlnt_tf.data.images import scan
+    from mlnt_tf.data.load import examples_of
+    from mlnt_tf.data.sources import load_source
 
     method = methods.find(config)
     # Bad images are refused below, after all of them have been listed.
-    source = sources.load_source(dataclasses.replace(config, max_bad_images=1.0))
+    source = load_source(dataclasses.replace(config, max_bad_images=1.0))
     named = {"train": source.train, "validation": source.validation, "test": source.test}
     splits = {name: split for name, split in named.items() if split is not None}
     print_splits(config, source, splits)
@@ -67,7 +71,7 @@ def report(config):
     print_duplicates(splits)
     print_machine(config)
     total = sum(map(len, splits.values())) + len(source.bad_images)
-    inspection.check_bad_images(source.bad_images, total, config.max_bad_images,
+    scan.check_bad_images(source.bad_images, total, config.max_bad_images,
                                 lists="all are listed above")
     examples = examples_of(source, config)
     runner.check_network(config, examples, method)
@@ -146,21 +150,21 @@ def print_machine(config):
     """Prints versions, devices and the backend of the neighbor search."""
     import tensorflow as tf
 
-    from mlnt_tf import runtime
-    from mlnt_tf.meta import neighbors
+    from mlnt_tf.hardware import host
+    from mlnt_tf.neighbors import scann
 
     print(", ".join(f"{name} {version or 'absent'}"
-                    for name, version in runtime.versions().items()))
+                    for name, version in host.versions().items()))
     gpus = tf.config.list_physical_devices("GPU")
     search = "exact search, because ScaNN is switched off or cannot be loaded with this TensorFlow"
-    if neighbors.usable_scann(config.neighbor_backend) is not None:
+    if scann.usable_scann(config.neighbor_backend) is not None:
         search = "ScaNN"
     print(f"devices: {len(gpus) or 'no'} GPU, {os.cpu_count()} cores; neighbor search: {search}")
 
 
 def print_memory(examples, config):
     """Prints the memory that the data need. That of the steps is measured by `print_time`."""
-    from mlnt_tf.models.registry import feature_extractor
+    from mlnt_tf.models.surgery import feature_extractor
 
     extractor = feature_extractor(examples.new_network(config), config.neighbor_features)
     features, count = extractor.output_shape[-1], len(examples.train)
@@ -192,7 +196,7 @@ def available_memory():
 
 def print_time(examples, config, method):
     """Prints the number of steps of the complete run and, from a few real steps, their duration."""
-    from mlnt_tf import runtime
+    from mlnt_tf.hardware import host
 
     steps = planned_steps(config, examples, method)
     seconds = {kind: time_step(kind, examples, config) for kind in steps}
@@ -202,7 +206,7 @@ def print_time(examples, config, method):
     total = sum(seconds[kind] * count for kind, count in steps.items())
     print(f"total: {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} "
           "minutes), without validation, mentor and neighbor search; peak memory of these steps: "
-          f"{runtime.peak_memory_mb() / 1024:.1f} GiB")
+          f"{host.peak_memory_mb() / 1024:.1f} GiB")
 
 
 def planned_steps(config, examples, method):
@@ -226,9 +230,9 @@ def time_step(kind, examples, config):
     import keras
 
     from mlnt_tf.data import pipeline
+    from mlnt_tf.experiment.stage import compile_model
     from mlnt_tf.methods import iterations
     from mlnt_tf.methods.cross_entropy import CrossEntropy
-    from mlnt_tf.stage import compile_model
 
     network = examples.new_network(config)
     config = dataclasses.replace(config, steps_per_execution=1)

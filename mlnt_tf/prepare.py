@@ -6,8 +6,8 @@ import sys
 
 from absl import flags, logging
 
-from mlnt_tf.config import UserError
 from mlnt_tf.cli import set_up_logging
+from mlnt_tf.config import UserError
 
 USAGE = "python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [--check] [--max_bad_images=0.001]"
 
@@ -46,9 +46,9 @@ def main(argv=None):
 
 def check(source_dir):
     """Tells of every missing list, and of the images that are missing or bad; 0 if all is well."""
-    from mlnt_tf.data.clothing1m import read_release
-    from mlnt_tf.data.images import FileImages
-    from mlnt_tf.data.inspection import inspect
+    from mlnt_tf.data.images.scan import inspect
+    from mlnt_tf.data.images.storage import FileImages
+    from mlnt_tf.data.sources.clothing1m import read_release
 
     class_names, listings = read_release(source_dir, "--source_dir")
     wrong = 0
@@ -70,10 +70,10 @@ def prepare(source_dir, data_dir, max_bad_images):
     """Writes the shards; all images are looked at first."""
     import tensorflow_datasets as tfds
 
-    from mlnt_tf.data.clothing1m import read_release
-    from mlnt_tf.data.clothing1m_tfds import Clothing1m
-    from mlnt_tf.data.images import FileImages
-    from mlnt_tf.data.inspection import check_bad_images, inspect
+    from mlnt_tf.data.images.scan import check_bad_images, inspect
+    from mlnt_tf.data.images.storage import FileImages
+    from mlnt_tf.data.sources.clothing1m import read_release
+    from mlnt_tf.data.sources.clothing1m_tfds import Clothing1m
 
     builder = Clothing1m(data_dir=str(data_dir))
     if builder.data_path.exists():

@@ -5,14 +5,15 @@ import os
 
 from absl import logging
 
-from mlnt_tf import devices as hardware
-from mlnt_tf import examples as loading
-from mlnt_tf import export, methods, runtime
+from mlnt_tf import methods
 from mlnt_tf.config import DiskError, NonFiniteLoss, UserError, WorkerLost, flags, unread_flags
+from mlnt_tf.data import load
 from mlnt_tf.experiment import record, results
 from mlnt_tf.experiment.run import open_run
 from mlnt_tf.experiment.select import select
-from mlnt_tf.hardware import planning
+from mlnt_tf.hardware import planning, precision
+from mlnt_tf.hardware.devices import lost_worker, open_devices
+from mlnt_tf.serving import export
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -35,13 +36,13 @@ def run(config):
     for flag in unread_flags(config):
         logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
     plan, config = plan_run(config)
-    devices = hardware.open_devices(plan)
+    devices = open_devices(plan)
     if not devices.is_chief:
         logging.set_verbosity(logging.WARNING)  # the chief logs for all
     compare_workers(config, devices)
-    runtime.prepare(config)
+    precision.prepare(config)
     method = methods.find(config)
-    examples = loading.load_examples(config)
+    examples = load.load_examples(config)
     with devices.scope():
         check_network(config, examples, method)
     try:
@@ -61,7 +62,7 @@ def run(config):
         raise DiskError(f"{config.output_dir} cannot be written ({os.strerror(error.errno)}). What was written before is "
                         "intact. Make room; the same command resumes from the last checkpoint.") from error
     except Exception as error:
-        lost = hardware.lost_worker(error, devices)
+        lost = lost_worker(error, devices)
         if not lost:
             raise
         raise WorkerLost(f"{lost} has ended, so worker {devices.worker} stops. The same command on every worker resumes "
@@ -80,11 +81,11 @@ def plan_run(config):
     adopted = record.adopt(config, record.find_recorded(config))
     try:
         plan = planning.plan_devices(adopted)
-        return plan, planning.resolve(adopted, plan)
+        return plan, precision.resolve(adopted, plan)
     except UserError as error:
         if adopted == config:
             raise
-        here = planning.resolve(config, planning.plan_devices(config))
+        here = precision.resolve(config, planning.plan_devices(config))
         differing = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(here, name)})"
                      for name in record.RESOLVED if getattr(adopted, name) != getattr(here, name)]
         if not differing:

@@ -22,7 +22,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import h5py
 import tensorflow as tf
 
-from mlnt_tf import artifacts, runner, train  # noqa: F401, before the fork, so that a child starts at once
+from mlnt_tf import (
+    train,  # noqa: F401, before the fork, so that a child starts at once
+)
+from mlnt_tf.files import artifacts
 
 RUN = ["--train_examples=200", "--batch_size=32", "--width=2", "--num_synthetic=2", "--tau=0.05", "--epochs=3",
        "--steps_per_epoch=4", "--precision=float32", "--checkpoint_every=1", "--augment"]

@@ -17,9 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
-from mlnt_tf.devices import Devices
+from mlnt_tf.hardware.devices import Devices
 from mlnt_tf.methods.joint_optimization import JointOptimization
+
+import tiny
 
 CASES = {  # arguments of MLNT, and of what is around it
     "first": dict(),
@@ -95,7 +96,7 @@ def fit(model, devices, dataset, steps):
 
 
 def what_keras_can_do(strategy):
-    """{what: whether stock Keras does it under the strategy}: the reasons of mlnt_tf/methods/distributed_fit.py."""
+    """{what: whether stock Keras does it under the strategy}: the reasons of mlnt_tf/training/keras_internals.py."""
     class Plain(keras.Model):
         def __init__(self):
             super().__init__()

@@ -6,15 +6,16 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf import examples, methods, runner
+from mlnt_tf import methods, runner
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.models import registry
+from mlnt_tf.data import load
+from mlnt_tf.models.build import build_network, normalization
 
 PIXEL = np.uint8([[[10, 20, 30]]])
 
 
 def build(name, *, shape=(32, 32, 3), **kwargs):
-    return registry.build_network(name, width=4, input_shape=shape, num_classes=5, seed=0, **kwargs)
+    return build_network(name, width=4, input_shape=shape, num_classes=5, seed=0, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +29,13 @@ def resnet50():
     ("keras:DenseNet121", [(10 / 255 - .485) / .229, (20 / 255 - .456) / .224, (30 / 255 - .406) / .225]),
     ("keras:EfficientNetV2B0", [10, 20, 30])])  # its first layers do it
 def test_images_are_normalized_as_the_weights_were_trained(name, expected):
-    normalize = registry.normalization(name)
+    normalize = normalization(name)
     np.testing.assert_allclose(normalize(PIXEL)[0, 0], expected, rtol=1e-5)
     np.testing.assert_allclose(tf.function(normalize)(tf.constant(PIXEL[None]))[0, 0, 0], expected, rtol=1e-5)
 
 
 def test_networks_of_ours_bring_no_normalization():
-    assert registry.normalization("cnn") is None
+    assert normalization("cnn") is None
 
 
 def test_resnet50_has_fused_norms_pooled_features_and_logits(resnet50):
@@ -139,7 +140,7 @@ def mine(tmp_path, monkeypatch):
 def test_a_function_of_the_users_gives_data_and_network(mine):
     config = Config(dataset="mine_for_tests:data", model="mine_for_tests:network", noise="none", batch_size=4,
                     num_neighbors=2)
-    loaded = examples.load_examples(config)
+    loaded = load.load_examples(config)
     assert loaded.class_names == ("even", "odd") and len(loaded.test) == 20
     assert loaded.new_network(config).output_shape == (None, 2)
 
@@ -156,7 +157,7 @@ def test_a_function_of_the_users_gives_data_and_network(mine):
 def test_a_mistake_in_the_users_function_costs_one_line(mine, settings, message):
     config = Config(**{**dict(dataset="mine_for_tests:data", noise="none", batch_size=4, num_neighbors=2), **settings})
     with pytest.raises(UserError, match=message) as caught:
-        runner.check_network(config, examples.load_examples(config), methods.find(config))
+        runner.check_network(config, load.load_examples(config), methods.find(config))
     assert "\n" not in str(caught.value)
 
 

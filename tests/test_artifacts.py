@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from mlnt_tf import artifacts
+from mlnt_tf.files import artifacts
 
 TABLE = np.arange(12, dtype=np.int32).reshape(4, 3)
 

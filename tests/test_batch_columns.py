@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
 from mlnt_tf import losses
 from mlnt_tf.methods import elr
 from mlnt_tf.methods.cnn_crf import CNNCRF
 from mlnt_tf.methods.forward import Forward
 from mlnt_tf.methods.gce import GCE
 from mlnt_tf.methods.joint_optimization import JointOptimization, entropy_loss, prior_loss
+
+import tiny
 
 T = np.array([[.6, .4, 0], [0, 1, 0], [0, .2, .8]])
 SOFT = np.random.default_rng(1).dirichlet([1, 1, 1], size=8).astype(np.float32)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.benchmark import __main__ as benchmark, arithmetic, feed, search, step
+from mlnt_tf.benchmark import __main__ as benchmark
+from mlnt_tf.benchmark import arithmetic, feed, search, step
 from mlnt_tf.config import Config
-from mlnt_tf.meta import neighbors
+from mlnt_tf.neighbors import find_neighbors
 
 ISSUE_KEYS = {"network", "width", "batch_size", "num_synthetic", "precision", "meta_order", "jit_compile", "ms_per_step",
               "images_per_second", "gflops", "ceiling_gflops", "peak_memory_mb", "first_step_seconds",
@@ -136,7 +137,7 @@ def test_the_mixture_is_clustered_and_of_few_dimensions(tmp_path, monkeypatch):
     search.write_mixture(tmp_path / "x.npy", 300, 32)
     points = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert points.shape == (300, 32) and points.dtype == np.float32
-    near = neighbors.find_neighbors(points, num_neighbors=20, backend="exact", path=tmp_path / "table.npy")
+    near = find_neighbors(points, num_neighbors=20, backend="exact", path=tmp_path / "table.npy")
     groups = {frozenset(np.r_[row, near.indices[row]]) for row in range(300)}
     assert np.load(tmp_path / "table.npy").dtype == np.int32 and len(groups) > 3
     centered = points[near.indices[0]] - points[near.indices[0]].mean(axis=0)

@@ -6,6 +6,7 @@ import pytest
 
 from mlnt_tf import check, methods, train
 from mlnt_tf.config import Config
+
 from pictures import encode, picture, tree
 
 TWIN = encode(picture(seed=100))
@@ -63,7 +64,7 @@ def test_a_mistake_costs_one_line(tmp_path, capsys):
     ["--neighbor_backend=scann"], ["--output_dir={file}"], ["--output_dir={other}"], ["TF_CONFIG=nonsense"]])
 def test_check_refuses_what_train_refuses(tmp_path, capsys, monkeypatch, flags):
     """With the same line, before training and without waiting for other workers."""
-    monkeypatch.setattr("mlnt_tf.meta.neighbors.load_scann", lambda: exec("raise ImportError()"))
+    monkeypatch.setattr("mlnt_tf.neighbors.scann.load_scann", lambda: exec("raise ImportError()"))
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").write_text("")

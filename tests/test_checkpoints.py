@@ -12,11 +12,13 @@ import keras
 import numpy as np
 import pytest
 
-import kill
 import mlnt_tf
-import tiny
-from mlnt_tf import callbacks, checkpoints, train
+from mlnt_tf import train
 from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
+from mlnt_tf.training import callbacks, checkpoints
+
+import kill
+import tiny
 
 EPOCHS, STEPS = 3, 4
 
@@ -71,7 +73,7 @@ def same_as(uninterrupted, directory, **kwargs):
 
 def test_the_most_memory_of_earlier_processes_is_kept(tmp_path, monkeypatch):
     for process, told in enumerate([900.0, 800.0, 1000.0]):
-        monkeypatch.setattr(checkpoints.runtime, "peak_memory_mb", lambda: told)
+        monkeypatch.setattr(checkpoints.host, "peak_memory_mb", lambda: told)
         training(tmp_path, epochs=process + 1)
         assert checkpoints.newest(tmp_path)[0].peak_memory_mb == max(900, told)
 

@@ -8,7 +8,9 @@ import pytest
 
 from mlnt_tf import prepare, train
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, sources
+from mlnt_tf.data.images import storage
+from mlnt_tf.data.sources import load_source
+
 from pictures import encode, picture, tree
 
 CLASSES = ("T-Shirt", "Down Coat", "Shawl")
@@ -47,7 +49,7 @@ def both(tmp_path_factory):
 
 
 def load(root, **settings):
-    return sources.load_source(Config(dataset="clothing1m", noise="none", image_size=10, data_dir=str(root), **settings))
+    return load_source(Config(dataset="clothing1m", noise="none", image_size=10, data_dir=str(root), **settings))
 
 
 def test_the_released_splits_and_labels(released):
@@ -69,25 +71,25 @@ def test_the_clean_training_list_is_added_if_asked(released):
 @pytest.mark.parametrize("limit", [2**30, 0])
 @pytest.mark.parametrize("clean", [True, False])
 def test_shards_hold_what_the_tree_holds(both, monkeypatch, limit, clean):
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", limit)
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", limit)
     tree, shards = (load(root, use_clean_train=clean) for root in both)
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", 2**30)
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 2**30)
     assert tree.class_names == shards.class_names
     for split in ("train", "validation", "test"):
         one, other = getattr(tree, split), getattr(shards, split)
-        assert isinstance(other.images, images.ArrayImages if limit else images.RecordImages)
+        assert isinstance(other.images, storage.ArrayImages if limit else storage.RecordImages)
         rows = [other.record_names().index(name) for name in one.record_names()]  # shards are shuffled
         np.testing.assert_array_equal(one.labels, other.labels[rows])
         np.testing.assert_array_equal(one.true_labels, other.true_labels[rows])
-        np.testing.assert_array_equal(images.in_memory(one.images).array, images.in_memory(other.images).array[rows])
+        np.testing.assert_array_equal(storage.in_memory(one.images).array, storage.in_memory(other.images).array[rows])
 
 
 def test_shards_read_by_their_name_alone_leave_nothing_behind_that_misleads(both, tmp_path, monkeypatch):
-    from mlnt_tf.data import memory
+    from mlnt_tf.files import cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(memory, "KEPT_FROM", 0)
-    plain = sources.load_source(Config(dataset="tfds:clothing1m", noise="none", image_size=10, data_dir=str(both[1])))
+    monkeypatch.setattr(cache, "KEPT_FROM", 0)
+    plain = load_source(Config(dataset="tfds:clothing1m", noise="none", image_size=10, data_dir=str(both[1])))
     assert (plain.test.true_labels == -1).all()
     for _ in range(2):
         source = load(both[1])
@@ -173,7 +175,7 @@ def test_the_config_of_the_small_set_runs_from_shards_to_saved_model(both, tmp_p
     flagfile = pathlib.Path(__file__).parents[1] / "configs/clothing_mini.flags"
     tree, shards = both
     place = tmp_path / "run"
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", 0)  # streamed, as the million is
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 0)  # streamed, as the million is
     assert train.main(["train", f"--flagfile={flagfile}", f"--data_dir={shards}", f"--output_dir={place}", "--epochs=1",
                        "--batch_size=4", "--num_neighbors=3", "--width=2", "--tau=0.01", "--iterations=1",
                        "--precision=float32"]) == 0

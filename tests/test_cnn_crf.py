@@ -6,11 +6,12 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
-from mlnt_tf import checkpoints
 from mlnt_tf.config import UserError
-from mlnt_tf.examples import load_examples
+from mlnt_tf.data.load import load_examples
 from mlnt_tf.methods import cnn_crf
+from mlnt_tf.training import checkpoints
+
+import tiny
 
 A = tf.constant([[1., 0, -1]])
 B = tf.constant([[.2, .5, -.3]])

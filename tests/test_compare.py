@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from mlnt_tf.compare import __main__ as compare, grid
+from mlnt_tf.compare import __main__ as compare
+from mlnt_tf.compare import grid
 from mlnt_tf.config import METHODS, flags
 
 TINY = ["--width=4", "--epochs=1", "--pretrain_epochs=1", "--iterations=1", "--num_synthetic=1", "--train_examples=200",
@@ -274,10 +275,10 @@ def test_a_run_that_was_killed_says_so(tmp_path):
 
 
 def test_a_second_grid_in_the_same_place_is_refused(tmp_path, capsys):
-    from mlnt_tf import files
+    from mlnt_tf.files import lock
 
     runner = Runner()
-    with files.locked(tmp_path):
+    with lock.locked(tmp_path):
         assert call(tmp_path, start=runner) == 2
     assert "is in use by process" in capsys.readouterr().err and runner.started == []
 

@@ -5,8 +5,20 @@ import pickle
 import pytest
 
 from mlnt_tf.config import (
-    METHODS, SECTIONS, Config, Noise, Section, UserError, config_class, flags, parse_arguments,
-    parse_noise, setting, setting_fields, unread_flags)
+    METHODS,
+    SECTIONS,
+    Config,
+    Noise,
+    Section,
+    UserError,
+    config_class,
+    flags,
+    parse_arguments,
+    parse_noise,
+    setting,
+    setting_fields,
+    unread_flags,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import PIL.ImageOps
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.data.decode import decode, resize
+from mlnt_tf.data.images.decode import decode, resize
+
 from pictures import encode, picture
 
 SIZE = (40, 24)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-from mlnt_tf.data.preprocess import Normalizer, Preprocess
+from mlnt_tf.data.transforms import Normalizer, Preprocess
 
 NAMES = ("cat", "dog", "a bird")
 
@@ -65,8 +65,8 @@ def test_any_size_and_format(model, size, kind, mode):
 
 
 def test_a_photograph_is_turned_resized_cropped_and_normalized_as_in_training(tmp_path):
-    from mlnt_tf.data.decode import resize
-    from mlnt_tf.models.registry import normalization
+    from mlnt_tf.data.images.decode import resize
+    from mlnt_tf.models.build import normalization
 
     network = mlnt_tf.build_network("cnn", width=4, input_shape=(8, 8, 3), num_classes=3, seed=0)
     preprocess = Preprocess((12, 12, 3), (8, 8, 3), normalization("resnet50"))

@@ -5,14 +5,16 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
 from mlnt_tf import losses
 from mlnt_tf.config import UserError
-from mlnt_tf.data.images import ArrayImages
+from mlnt_tf.data.images.storage import ArrayImages
+from mlnt_tf.data.load import load_examples, ours_alone
 from mlnt_tf.data.splits import Split
-from mlnt_tf.examples import load_examples, ours_alone
-from mlnt_tf.methods import transition
+from mlnt_tf.experiment import transition
+from mlnt_tf.labels import confusion
 from mlnt_tf.methods.forward import Forward
+
+import tiny
 
 P = np.float32([.7, .2, .1])
 T = np.array([[.8, .2, 0], [0, 1, 0], [0, .3, .7]])
@@ -49,11 +51,11 @@ def test_forward_by_the_identity_is_cross_entropy_bit_for_bit(run_eagerly):
 def test_the_anchor_lies_strictly_below_the_97th_percentile():
     of_first = np.arange(1, 101) / 100
     probabilities = np.stack([of_first, 1 - of_first], axis=1)[np.random.default_rng(0).permutation(100)]
-    np.testing.assert_allclose(transition.estimate(probabilities)[0], [.97, .03])
+    np.testing.assert_allclose(confusion.estimate(probabilities)[0], [.97, .03])
 
 
 def test_estimated_rows_sum_to_one_and_equal_predictions_have_an_anchor():
-    np.testing.assert_allclose(transition.estimate(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
+    np.testing.assert_allclose(confusion.estimate(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
 
 
 def examples(**settings):
@@ -64,22 +66,22 @@ def examples(**settings):
 def test_the_true_matrix_is_that_of_our_noise():
     config, loaded = examples(noise_rate=.5)
     assert transition.source_of(config, loaded) == "true"
-    np.testing.assert_allclose(transition.known(loaded), .5 * np.eye(10) + .05)
+    np.testing.assert_allclose(confusion.known(loaded), .5 * np.eye(10) + .05)
 
 
 def test_without_noise_of_ours_the_matrix_is_estimated_and_true_is_refused():
     config, loaded = examples(noise="none", transition_matrix="true")
     unknown = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, true_labels=None))
-    assert transition.source_of(mlnt_tf.Config(), unknown) == "estimated" and transition.known(unknown) is None
+    assert transition.source_of(mlnt_tf.Config(), unknown) == "estimated" and confusion.known(unknown) is None
     with pytest.raises(UserError, match="--transition_matrix=true: the true labels.*not known"):
         transition.check(config, unknown)
 
 
 def test_where_true_labels_are_known_the_true_matrix_is_counted():
     _, loaded = examples()
-    counted = transition.known(dataclasses.replace(loaded, drawn_by=None))
+    counted = confusion.known(dataclasses.replace(loaded, drawn_by=None))
     np.testing.assert_allclose(counted.sum(axis=1), 1)
-    assert np.abs(counted - transition.known(loaded)).mean() < .05
+    assert np.abs(counted - confusion.known(loaded)).mean() < .05
 
 
 @pytest.mark.parametrize("text, message", [

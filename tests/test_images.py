@@ -7,9 +7,12 @@ import pytest
 import tensorflow as tf
 
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, pipeline, preprocess, sources
+from mlnt_tf.data import pipeline, transforms
+from mlnt_tf.data.images import storage
+from mlnt_tf.data.sources import load_source, user_function
 from mlnt_tf.data.splits import Source, Split
 from mlnt_tf.data.targets import Targets
+
 from pictures import encode, picture
 
 COUNT, SIZE = 40, (10, 12)
@@ -28,9 +31,9 @@ def kinds(tmp_path_factory):
         with tf.io.TFRecordWriter(shards[-1]) as writer:
             for encoded in ENCODED[sum(lengths[:shard]):][:length]:
                 writer.write(encoded)
-    return {"arrays": images.ArrayImages(PIXELS),
-            "files": images.FileImages([f"{row}.png".encode() for row in range(COUNT)], root=str(root), size=SIZE),
-            "shards": images.RecordImages(shards, lengths, tf.identity, size=SIZE)}
+    return {"arrays": storage.ArrayImages(PIXELS),
+            "files": storage.FileImages([f"{row}.png".encode() for row in range(COUNT)], root=str(root), size=SIZE),
+            "shards": storage.RecordImages(shards, lengths, tf.identity, size=SIZE)}
 
 
 @pytest.fixture(params=["arrays", "files", "shards"])
@@ -44,7 +47,7 @@ def split_of(kind):
 
 def batches(kind, **kwargs):
     shape = (*SIZE, 3)
-    plain = preprocess.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    plain = transforms.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
     settings = dict(batch_size=8, steps_per_epoch=5, epochs=2, seed=0, augmented=False)
     return list(pipeline.training_batches(split_of(kind), plain, **{**settings, **kwargs}).as_numpy_iterator())
 
@@ -81,14 +84,14 @@ def test_taken_rows_keep_their_pixels(kind):
     rows = np.array([3, 4, 17, 18, 39])
     part = kind.take(rows)
     assert len(part) == 5
-    np.testing.assert_array_equal(images.in_memory(part).array, PIXELS[rows])
+    np.testing.assert_array_equal(storage.in_memory(part).array, PIXELS[rows])
     epoch = batches(part, epochs=1, batch_size=5, steps_per_epoch=1)[0]
     np.testing.assert_array_equal(epoch["image"], PIXELS[rows][epoch["id"]])
 
 
 def test_evaluation_is_in_order(kind):
     shape = (*SIZE, 3)
-    plain = preprocess.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    plain = transforms.Preprocess(shape, shape, lambda pixels: tf.cast(pixels, tf.float32))
     dataset = pipeline.evaluation_batches(split_of(kind), plain, batch_size=16)
     assert int(dataset.cardinality()) == 3
     np.testing.assert_array_equal(np.concatenate([batch["image"] for batch in dataset]), PIXELS)
@@ -100,26 +103,26 @@ def test_mean_and_digests(kind):
 
 
 def test_many_images_stay_encoded(kinds, monkeypatch):
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", 100)
-    assert images.in_memory(kinds["files"]) is kinds["files"]
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 100)
+    assert storage.in_memory(kinds["files"]) is kinds["files"]
 
 
 def test_shards_are_read_in_an_order_of_the_key_alone(kinds, monkeypatch):
-    monkeypatch.setattr(images, "SHUFFLED_TOGETHER", 8)
+    monkeypatch.setattr(storage, "SHUFFLED_TOGETHER", 8)
     key = tf.constant([1, 2])
     one, again = ([int(position) for position, _ in kinds["shards"].one_pass(key)] for _ in range(2))
     assert one == again and sorted(one) == list(range(COUNT))
 
 
 def test_arrays_are_resized_if_asked(kinds):
-    small = images.ArrayImages(PIXELS, size=(5, 6))
+    small = storage.ArrayImages(PIXELS, size=(5, 6))
     assert small.shape == (5, 6, 3) and small.mean_image().shape == (5, 6, 3)
     assert batches(small.take(np.arange(8)), epochs=1, steps_per_epoch=1)[0]["image"].shape == (8, 5, 6, 3)
 
 
 def test_a_crop_is_of_the_middle_or_with_augmentation_anywhere():
     stored, shape = (10, 12, 3), (6, 8, 3)
-    plain = preprocess.Preprocess(stored, shape, lambda pixels: tf.cast(pixels, tf.float32))
+    plain = transforms.Preprocess(stored, shape, lambda pixels: tf.cast(pixels, tf.float32))
     np.testing.assert_array_equal(plain(PIXELS[:2]), PIXELS[:2, 2:8, 2:10])
     possible = {np.ascontiguousarray(view).tobytes() for top in range(5) for left in range(5)
                 for crop in [PIXELS[0, top:top + 6, left:left + 8].astype(np.float32)] for view in (crop, crop[:, ::-1])}
@@ -130,8 +133,8 @@ def test_a_crop_is_of_the_middle_or_with_augmentation_anywhere():
 def test_names_with_spaces_and_other_letters(tmp_path):
     name = "ein Foto für Zoë, 写真.png"
     (tmp_path / name).write_bytes(ENCODED[0])
-    some = images.FileImages([os.fsencode(name)], root=str(tmp_path), size=SIZE)
-    np.testing.assert_array_equal(images.in_memory(some).array[0], PIXELS[0])
+    some = storage.FileImages([os.fsencode(name)], root=str(tmp_path), size=SIZE)
+    np.testing.assert_array_equal(storage.in_memory(some).array[0], PIXELS[0])
 
 
 @pytest.mark.parametrize("change, message", [
@@ -140,19 +143,19 @@ def test_names_with_spaces_and_other_letters(tmp_path):
     (dict(true_labels=np.array([-2, 0, 1])), "true_labels have -2"),
     (dict(ids=np.array([0, 2, 2])), "ids do not ascend"), (dict(ids=np.array([-1, 0, 1])), "ids do not ascend"),
     (dict(records=np.array(["a", "b"])), "differ in length .*records 2.*images 3"),
-    (dict(images=images.ArrayImages(np.ones([3, 4, 4, 3], np.float32))), "images are float32: they must be uint8"),
-    (dict(images=images.ArrayImages(PIXELS[:3, ..., 0])), r"images have shape \(3, 10, 12\)"),
-    (dict(images=images.ArrayImages(PIXELS[:3, ..., :2])), r"images have shape \(3, 10, 12, 2\)"),
+    (dict(images=storage.ArrayImages(np.ones([3, 4, 4, 3], np.float32))), "images are float32: they must be uint8"),
+    (dict(images=storage.ArrayImages(PIXELS[:3, ..., 0])), r"images have shape \(3, 10, 12\)"),
+    (dict(images=storage.ArrayImages(PIXELS[:3, ..., :2])), r"images have shape \(3, 10, 12, 2\)"),
     (None, "the test split's type is NoneType")])
 def test_what_a_users_function_returns_is_looked_at(monkeypatch, change, message):
-    columns = dict(ids=np.arange(3), labels=np.array([0, 1, 1]), images=images.ArrayImages(PIXELS[:3]),
+    columns = dict(ids=np.arange(3), labels=np.array([0, 1, 1]), images=storage.ArrayImages(PIXELS[:3]),
                    records=np.array(["a", "b", "c"]))
     good, bad = Split(**columns), None if change is None else Split(**{**columns, **change})
     returned = [Source(("even", "odd"), good, good), Source(("even", "odd"), good, bad), Source(("even",), good, good)]
-    monkeypatch.setattr(sources, "call_function", lambda *_, **__: returned.pop(0))
+    monkeypatch.setattr(user_function, "call_function", lambda *_, **__: returned.pop(0))
     config = Config(dataset="mine:data", noise="none")
-    assert sources.load_source(config).test is good
+    assert load_source(config).test is good
     with pytest.raises(UserError, match=f"--dataset=mine:data.*{message}"):
-        sources.load_source(config)
+        load_source(config)
     with pytest.raises(UserError, match="--dataset=mine:data: class_names has 1"):
-        sources.load_source(config)
+        load_source(config)

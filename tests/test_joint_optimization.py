@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
 from mlnt_tf import losses
 from mlnt_tf.config import Config
 from mlnt_tf.methods import joint_optimization as joint
+
+import tiny
 
 S = np.float32([[.7, .2, .1], [.2, .5, .3]])
 Y = np.eye(3, dtype=np.float32)[[0, 2]]

@@ -5,22 +5,25 @@ import os
 import numpy as np
 import pytest
 
-from mlnt_tf import examples
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, inspection, listings, sources
+from mlnt_tf.data.images import scan, storage
+from mlnt_tf.data.images.scan import check_bad_images
+from mlnt_tf.data.load import load_examples
+from mlnt_tf.data.sources import listing, load_source
+
 from pictures import encode, picture, tree
 
 JPEG = encode(picture(), "JPEG")
 
 
 def folder(root, **settings):
-    return sources.load_source(Config(dataset="folder", noise="none", data_dir=str(root), **settings))
+    return load_source(Config(dataset="folder", noise="none", data_dir=str(root), **settings))
 
 
 def table(root, text, **settings):
     path = root / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return sources.load_source(Config(dataset="csv", noise="none", data_dir=str(path), **settings))
+    return load_source(Config(dataset="csv", noise="none", data_dir=str(path), **settings))
 
 
 def refusal(load, *arguments, **settings):
@@ -48,7 +51,7 @@ class TestFolder:
         assert (len(source.train), source.validation, len(source.test)) == (16, None, 4)
         assert np.bincount(source.test.labels).tolist() == [2, 2]
         assert set(names(source.test)) == set(names(folder(pets, test_fraction=.2, seed=5).test))
-        loaded = [examples.load_examples(Config(dataset="folder", noise="none", data_dir=str(pets), batch_size=4,
+        loaded = [load_examples(Config(dataset="folder", noise="none", data_dir=str(pets), batch_size=4,
                                                 num_neighbors=2, seed=seed)) for seed in (0, 1)]
         assert loaded[0].realized_rate is None and len(loaded[0].validation) == 2
         assert len({tuple(names(one.validation)) for one in loaded}) == 2
@@ -61,7 +64,7 @@ class TestFolder:
                 assert everything[split.ids[row]] == record
                 assert source.class_names[split.labels[row]] == os.path.dirname(record)
                 written = (pets / record).read_bytes()
-                assert images.decode(written).numpy().tobytes() == split.images.array[row].tobytes()
+                assert storage.decode(written).numpy().tobytes() == split.images.array[row].tobytes()
 
     @pytest.mark.parametrize("val", ["val", "valid", "Validation"])
     def test_directories_of_splits(self, tmp_path, val):
@@ -122,7 +125,7 @@ class TestFolder:
                 raise PermissionError(13, "Permission denied", str(path))
             return scan(path)
 
-        monkeypatch.setattr(listings.os, "scandir", refuse)
+        monkeypatch.setattr(listing.os, "scandir", refuse)
         assert "dog cannot be read (Permission denied)" in refusal(folder, pets)
 
     def test_sizes_that_differ_ask_for_one(self, pets):
@@ -140,7 +143,7 @@ class TestFolder:
                         (("train", ("cat", "dog")), ("test", ("cat", "dog", "newt"))) for kind in kinds
                         for number in range(6)})
         with caplog.at_level("WARNING", logger="absl"):
-            examples.load_examples(Config(dataset="folder", noise="none", data_dir=str(tmp_path), batch_size=4,
+            load_examples(Config(dataset="folder", noise="none", data_dir=str(tmp_path), batch_size=4,
                                           num_neighbors=2))
         assert "no training example has the class newt" in caplog.text
 
@@ -163,7 +166,7 @@ class TestFolder:
         assert "no training images" in refusal(folder, tmp_path)
 
     def test_noise_of_ours_takes_the_directories_for_the_truth(self, pets):
-        loaded = examples.load_examples(Config(dataset="folder", noise="symmetric", noise_rate=1, data_dir=str(pets),
+        loaded = load_examples(Config(dataset="folder", noise="symmetric", noise_rate=1, data_dir=str(pets),
                                                symmetric_includes_true=False, batch_size=4, num_neighbors=2))
         assert loaded.realized_rate == 1
         for split in (loaded.validation, loaded.test):
@@ -187,7 +190,7 @@ class TestTable:
         rows = "".join(f"{number}.png,{number % 2},train,0\n" for number in range(4))
         path = root / "labels.csv"
         path.write_text(f"path,label,split,true_label\n{rows}4.png,1,val,0\n5.png,1,test,0\n")
-        loaded = examples.load_examples(Config(dataset="csv", noise="none", data_dir=str(path), batch_size=2,
+        loaded = load_examples(Config(dataset="csv", noise="none", data_dir=str(path), batch_size=2,
                                                num_neighbors=2))
         assert loaded.realized_rate == .5
         assert (loaded.validation.labels.tolist(), loaded.test.labels.tolist()) == ([0], [0])
@@ -237,26 +240,26 @@ class TestTable:
             table, root, "path,label\n0.png,newt\n1.png,cat\n", class_names=str(root / "names.txt"))
 
     def test_no_table_is_refused(self, tmp_path):
-        assert "is no file" in refusal(sources.load_source, Config(dataset="csv", noise="none", data_dir=str(tmp_path)))
+        assert "is no file" in refusal(load_source, Config(dataset="csv", noise="none", data_dir=str(tmp_path)))
 
 
 def test_a_check_that_took_long_is_kept_for_files_that_stay_the_same(pets, tmp_path_factory, monkeypatch):
-    from mlnt_tf.data import memory
+    from mlnt_tf.files import cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(memory, "KEPT_FROM", 0)
+    monkeypatch.setattr(cache, "KEPT_FROM", 0)
     looks = []
-    real = inspection.look_at_all
-    monkeypatch.setattr(inspection, "look_at_all", lambda images: looks.append(1) or real(images))
+    real = scan.look_at_all
+    monkeypatch.setattr(scan, "look_at_all", lambda images: looks.append(1) or real(images))
     first, again = folder(pets), folder(pets)
     assert len(looks) == 1
     np.testing.assert_array_equal(first.train.digests, again.train.digests)
     (pets / "cat/0.png").write_bytes(encode(picture(seed=99)))
     assert folder(pets) and len(looks) == 2
-    monkeypatch.setattr(inspection, "DECODER_VERSION", -1)
+    monkeypatch.setattr(scan, "DECODER_VERSION", -1)
     assert folder(pets) and len(looks) == 3
 
 
 def test_where_no_image_decodes_the_paths_are_asked_after():
     with pytest.raises(UserError, match="none of the 2 images decodes .a.png: No such file.*are the paths right"):
-        inspection.check_bad_images([("a.png", "No such file"), ("b.png", "No such file")], 2, .001)
+        check_bad_images([("a.png", "No such file"), ("b.png", "No such file")], 2, .001)

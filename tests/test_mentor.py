@@ -3,8 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlnt_tf.models import predict
+from mlnt_tf.training import callbacks
+
 import tiny
-from mlnt_tf import callbacks, mentor
+
 
 def images(count=10):
     return tf.data.Dataset.from_tensor_slices({"image": np.random.default_rng(0).normal(size=[count, 4])}).batch(4)
@@ -14,24 +17,24 @@ def test_predictions_are_softmax_in_order():
     network = tiny.dense()
     batches = images()
     everything = np.concatenate([batch["image"] for batch in batches])
-    np.testing.assert_allclose(mentor.predict(network, batches), tf.nn.softmax(network(everything)), atol=1e-6)
+    np.testing.assert_allclose(predict.predict(network, batches), tf.nn.softmax(network(everything)), atol=1e-6)
     labels = np.argmax(network(everything), axis=1)
-    assert mentor.accuracy(network, batches, labels) == 1
-    assert mentor.accuracy(network, batches, (labels + 1) % 3) == 0
+    assert predict.accuracy(network, batches, labels) == 1
+    assert predict.accuracy(network, batches, (labels + 1) % 3) == 0
 
 
 def test_features_are_the_input_of_the_last_layer():
     network, batches = tiny.dense(), images()
-    features = mentor.embed(network, batches, "penultimate")
+    features = predict.embed(network, batches, "penultimate")
     kernel, bias = network.layers[-1].get_weights()
-    np.testing.assert_allclose(features @ kernel + bias, mentor.embed(network, batches, "logits"), atol=1e-5)
+    np.testing.assert_allclose(features @ kernel + bias, predict.embed(network, batches, "logits"), atol=1e-5)
 
 
 def test_large_features_are_written_and_memory_mapped(tmp_path, monkeypatch):
     network, batches = tiny.dense(), images()
-    in_memory = mentor.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
-    monkeypatch.setattr(mentor, "IN_MEMORY_BELOW", 0)
-    mapped = mentor.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    in_memory = predict.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    monkeypatch.setattr(predict, "IN_MEMORY_BELOW", 0)
+    mapped = predict.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
     assert isinstance(mapped, np.memmap) and not isinstance(in_memory, np.memmap)
     np.testing.assert_allclose(mapped, in_memory, atol=1e-6)
 

@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 
+from mlnt_tf import config, train
+from mlnt_tf.training import callbacks
+
 import kill
-from mlnt_tf import callbacks, config, train
 
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=3",
         "--precision=float32", "--iterations=2", "--tau=0.05", "--num_clean_labels=20", "--joint_start_epoch=1"]

@@ -4,10 +4,12 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
-from mlnt_tf import losses, schedules
+from mlnt_tf import losses
 from mlnt_tf.meta import objective
-from mlnt_tf.optimizer import CoupledSGD
+from mlnt_tf.training import schedules
+from mlnt_tf.training.optimizers import CoupledSGD
+
+import tiny
 
 
 def compiled(network, *, fit=dict(learning_rate=.2, meta_rate=.4, momentum=.9, weight_decay=1e-4), jit_compile=False,

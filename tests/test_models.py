@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import mlnt_tf
 from mlnt_tf.config import MODELS, UserError
-from mlnt_tf.models import registry
+from mlnt_tf.models import build
 
 
 def network(name="cnn", *, width=4, shape=(8, 8, 1), seed=0):
@@ -23,7 +23,7 @@ def test_every_name_builds_a_network_that_gives_logits(name):
 
 
 def test_registry_and_config_name_the_same_networks():
-    assert tuple(registry.BUILDERS) == MODELS
+    assert tuple(build.BUILDERS) == MODELS
 
 
 def test_an_unknown_network_is_refused_with_the_choices():

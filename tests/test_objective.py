@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tiny
 from mlnt_tf import losses
 from mlnt_tf.meta import objective
+
+import tiny
 
 TEACHER = tf.constant([[1 - 1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-1.0))]], tf.float32)
 

@@ -1,8 +1,8 @@
 import keras
 import pytest
 
-from mlnt_tf import schedules
-from mlnt_tf.optimizer import CoupledSGD
+from mlnt_tf.training import schedules
+from mlnt_tf.training.optimizers import CoupledSGD
 
 
 def after(optimizer, start, gradients):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlnt_tf.data import pipeline, preprocess
-from mlnt_tf.data.images import ArrayImages
+from mlnt_tf.data import pipeline, transforms
+from mlnt_tf.data.images.storage import ArrayImages
 from mlnt_tf.data.splits import Split
 from mlnt_tf.data.targets import Targets
 
@@ -12,7 +12,7 @@ IMAGES = np.random.default_rng(0).integers(256, size=[COUNT, 8, 8, 1], dtype=np.
 GIVEN, TRUE = (((np.arange(COUNT) + shift) % 3).astype(np.int32) for shift in (1, 0))
 SPLIT = Split(ids=np.arange(COUNT) + 100, labels=GIVEN, images=ArrayImages(IMAGES), true_labels=TRUE,
               records=np.array([f"r{i}" for i in range(COUNT)]))
-PLAIN = preprocess.Preprocess((8, 8, 1), (8, 8, 1), preprocess.Normalizer(np.zeros([8, 8, 1], np.float32)))
+PLAIN = transforms.Preprocess((8, 8, 1), (8, 8, 1), transforms.Normalizer(np.zeros([8, 8, 1], np.float32)))
 
 
 def batches(**kwargs):
@@ -142,7 +142,7 @@ def test_neighbours_far_from_the_origin_are_exact():
 
 
 def test_normalizer_subtracts_the_mean_image():
-    normalizer = preprocess.Normalizer(SPLIT.images.mean_image())
+    normalizer = transforms.Normalizer(SPLIT.images.mean_image())
     np.testing.assert_allclose(normalizer(IMAGES).numpy().mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(normalizer.mean_image, IMAGES.mean(axis=0) / 255, atol=1e-6)
 

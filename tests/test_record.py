@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-import kill
 from mlnt_tf import runner, train
 from mlnt_tf.config import Config, UserError, flags
 from mlnt_tf.experiment import record
-from mlnt_tf.hardware import planning
+from mlnt_tf.hardware import precision
+
+import kill
 
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--method=cross_entropy", "--epochs=1",
         "--steps_per_epoch=2"]
@@ -29,14 +30,14 @@ def begun(tmp_path):
 
 def test_auto_takes_the_recorded_precision_whatever_this_machine_would_choose(begun, monkeypatch):
     place = begun(precision="mixed_bfloat16", jit_compile="false", strategy="single", neighbor_backend="exact")
-    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     plan, config = runner.plan_run(Config(output_dir=place))
     assert config.precision == "mixed_bfloat16" and config.neighbor_backend == "exact"
     assert plan.strategy == "single"
 
 
 def test_a_fresh_run_takes_what_suits_the_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     _, config = runner.plan_run(Config(output_dir=str(tmp_path / "new")))
     assert (config.precision, config.jit_compile, config.strategy) == ("float32", "false", "single")
 
@@ -71,12 +72,12 @@ def test_a_run_begun_with_another_precision_resumes_in_it(tmp_path, monkeypatch)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'whole'}"]) == 0
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mlnt_tf.callbacks.Progress.on_epoch_end", stop)
+        patched.setattr("mlnt_tf.training.callbacks.Progress.on_epoch_end", stop)
         assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'cut'}"]) == 130
-    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'cut'}"]) == 0
     assert kill.contents(tmp_path / "cut") == kill.contents(tmp_path / "whole")
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import replicas
-import tiny
-from mlnt_tf import devices
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data import pipeline
-from mlnt_tf.hardware import planning
+from mlnt_tf.hardware import devices, planning
 from mlnt_tf.meta import objective, replicated, synthetic
+
+import replicas
+import tiny
 
 MIRRORED, WORKERS, STEPS = ("first_sync", "full", "several_steps", "joint"), ("first",), 4
 CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": %s}}'
@@ -81,7 +81,7 @@ def test_replicas_that_take_their_own_inner_step_part_from_one_device(found):
 @pytest.mark.parametrize("what, where", [("build", "mirrored"), ("build", "worker0"), ("logs", "worker0"),
                                          ("several_steps", "mirrored")])
 def test_keras_cannot_do_it_yet(found, what, where):
-    """Where this fails Keras has learnt it: remove its part of mlnt_tf/methods/distributed_fit.py."""
+    """Where this fails Keras has learnt it: remove its part of mlnt_tf/training/keras_internals.py."""
     assert not found[where][f"keras/{what}"]
 
 

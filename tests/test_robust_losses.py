@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
-import tiny
 from mlnt_tf import losses
 from mlnt_tf.methods.elr import ELR
 from mlnt_tf.methods.gce import GCE
+
+import tiny
 
 P = np.float32([[.7, .2, .1], [.2, .5, .3]])
 

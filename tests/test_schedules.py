@@ -1,6 +1,6 @@
 import pytest
 
-from mlnt_tf import schedules
+from mlnt_tf.training import schedules
 
 
 @pytest.mark.parametrize("step, expected", [(0, .002695), (10, .114602), (20, .4), (500, .4)])

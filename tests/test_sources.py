@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import sources, splits
+from mlnt_tf.data import splits
+from mlnt_tf.data.sources import load_source
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return sources.load_source(Config())
+    return load_source(Config())
 
 
 def test_digits_are_all_there_once(digits):
@@ -20,7 +21,7 @@ def test_digits_are_all_there_once(digits):
 
 
 def test_the_test_split_is_the_same_for_every_seed(digits):
-    np.testing.assert_array_equal(sources.load_source(Config(seed=7)).test.ids, digits.test.ids)
+    np.testing.assert_array_equal(load_source(Config(seed=7)).test.ids, digits.test.ids)
 
 
 def test_held_out_examples_keep_the_classes_shares(digits):
@@ -47,7 +48,7 @@ def test_too_large_a_subset_is_refused(digits):
 
 
 def test_cifar10_is_whole(cifar10_dir):
-    source = sources.load_source(Config(dataset="cifar10", data_dir=str(cifar10_dir)))
+    source = load_source(Config(dataset="cifar10", data_dir=str(cifar10_dir)))
     assert (len(source.train), len(source.test)) == (50_000, 10_000)
     assert source.train.images.shape == (32, 32, 3)
     assert source.class_names[:2] == ("airplane", "automobile") and source.class_names[9] == "truck"
@@ -58,7 +59,7 @@ def test_cifar10_is_whole(cifar10_dir):
 
 def test_missing_data_are_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match="lacks CIFAR-10.*--download") as caught:
-        sources.load_source(Config(dataset="cifar10", data_dir=str(tmp_path / "nowhere")))
+        load_source(Config(dataset="cifar10", data_dir=str(tmp_path / "nowhere")))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -68,7 +69,7 @@ def test_broken_metadata_are_told_in_one_line_with_the_fix(tmp_path):
     (folder / "dataset_info.json").write_text("{no json")
     (folder / "features.json").write_text("{no json")
     with pytest.raises(UserError, match="--data_dir") as caught:
-        sources.load_source(Config(dataset="cifar10", data_dir=str(tmp_path)))
+        load_source(Config(dataset="cifar10", data_dir=str(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
@@ -80,5 +81,5 @@ def test_broken_data_are_told_in_one_line(tmp_path, cifar10_dir):
     record.chmod(0o644)
     record.write_bytes(record.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be read") as caught:
-        sources.load_source(Config(dataset="cifar10", data_dir=str(tmp_path)))
+        load_source(Config(dataset="cifar10", data_dir=str(tmp_path)))
     assert "\n" not in str(caught.value)

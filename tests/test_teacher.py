@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
+
 import tiny
 
 

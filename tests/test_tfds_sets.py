@@ -5,8 +5,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mlnt_tf.config import Config, UserError
-from mlnt_tf.data import images, sources
-from mlnt_tf.data.tfds_sets import quiet
+from mlnt_tf.data.images import storage
+from mlnt_tf.data.sources import load_source
+from mlnt_tf.data.sources.tfds_sets import quiet
 
 COUNT = 100
 PIXELS = np.random.default_rng(0).integers(256, size=[COUNT, 32, 32, 3], dtype=np.uint8)
@@ -40,7 +41,7 @@ def root(tmp_path_factory):
 
 
 def load(root, **settings):
-    return sources.load_source(Config(data_dir=str(root), **settings))
+    return load_source(Config(data_dir=str(root), **settings))
 
 
 def test_cifar10n_has_the_human_labels_and_the_true_ones(root):
@@ -92,14 +93,14 @@ def test_a_column_of_labels_goes_with_cifar10n_alone(noise, dataset):
 
 @pytest.mark.parametrize("limit", [2**30, 0])
 def test_any_set_by_name_in_memory_or_streamed(root, monkeypatch, limit):
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", limit)
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", limit)
     source = load(root, dataset="tfds:cifar10", noise="none")
-    assert isinstance(source.train.images, images.ArrayImages if limit else images.RecordImages)
+    assert isinstance(source.train.images, storage.ArrayImages if limit else storage.RecordImages)
     np.testing.assert_array_equal(source.train.labels, TRUE)
     assert (source.train.true_labels == -1).all() and len(source.test) == 10
     assert source.train.record_names()[3].startswith("cifar10-train.tfrecord") and source.train.record_names()[3].endswith("__3")
-    monkeypatch.setattr(images, "IN_MEMORY_BELOW", 2**30)
-    np.testing.assert_array_equal(images.in_memory(source.train.images).array, PIXELS)
+    monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 2**30)
+    np.testing.assert_array_equal(storage.in_memory(source.train.images).array, PIXELS)
 
 
 def test_a_set_that_is_not_there_is_refused(tmp_path):

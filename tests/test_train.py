@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 
-import kill
 from mlnt_tf import train
 from mlnt_tf.config import Config
-from mlnt_tf.examples import load_examples
+from mlnt_tf.data.load import load_examples
+
+import kill
 
 TINY = ["--epochs=2", "--steps_per_epoch=2", "--iterations=2", "--train_examples=200", "--batch_size=32", "--width=2",
         "--num_synthetic=2", "--tau=0.05", "--precision=float32"]
@@ -186,7 +187,7 @@ def test_a_mistake_costs_one_line_and_no_directory(tmp_path, capsys, flags, mess
 
 
 def test_scann_asked_for_and_absent_is_told_before_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mlnt_tf.meta.neighbors.load_scann", lambda: exec("raise ImportError()"))
+    monkeypatch.setattr("mlnt_tf.neighbors.scann.load_scann", lambda: exec("raise ImportError()"))
     assert run("--neighbor_backend=scann", f"--output_dir={tmp_path / 'run'}") == 2
     assert "--neighbor_backend=scann" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -6,10 +6,12 @@ import keras
 import pytest
 import tensorflow as tf
 
-import kill
-from mlnt_tf import callbacks, losses, train
+from mlnt_tf import losses, train
 from mlnt_tf.experiment.select import Candidate
 from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.training import callbacks
+
+import kill
 
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=3",
         "--precision=float32", "--checkpoint_every=1", f"--method={__name__}:train_coteaching"]

@@ -153,7 +153,7 @@ def main(argv=None):
         print(f"mlnt_tf.benchmark: {error}", file=sys.stderr)
         return 2
     if options.json:
-        from mlnt_tf.runtime import versions
+        from mlnt_tf.hardware.host import versions
 
         document = {"rows": rows, "machine": machine(), "versions": versions()}
         pathlib.Path(options.json).write_text(json.dumps(document, indent=1) + "\n")

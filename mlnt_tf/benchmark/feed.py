@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.benchmark import step
-from mlnt_tf.data import images, pipeline, preprocess
+from mlnt_tf.data import pipeline, transforms
+from mlnt_tf.data.images import storage
 from mlnt_tf.data.splits import Split
 from mlnt_tf.data.targets import Targets
-from mlnt_tf.meta import neighbors
+from mlnt_tf.neighbors import find_neighbors
 
 DISTINCT = 256  # encoded images, from which a set of any size is made
 CIFAR10, FEATURES, NEIGHBORS, CLASSES = 50_000, 128, 10, 10
@@ -37,7 +38,7 @@ def measure(batch_size, *, repeats):
       rows {"input", "images_per_second", "images_per_core_second" (of processor time), "share_of_decoder" or None}.
     """
     with tempfile.TemporaryDirectory() as root:
-        arrays = images.ArrayImages(np.random.default_rng(0).integers(256, size=[CIFAR10, 32, 32, 3], dtype=np.uint8))
+        arrays = storage.ArrayImages(np.random.default_rng(0).integers(256, size=[CIFAR10, 32, 32, 3], dtype=np.uint8))
         encoded = jpegs(256)
         files = file_images(encoded, 10_000, pathlib.Path(root), stored=(256, 256))
         shards = record_images(encoded, 10_000, pathlib.Path(root), stored=(256, 256))
@@ -116,7 +117,7 @@ def file_images(encoded, count, root, *, stored):
     names = [f"{row:03d}.jpg" for row in range(len(encoded))]
     for name, content in zip(names, encoded):
         (root / name).write_bytes(content)
-    return images.FileImages(np.resize(np.array(names, "S"), count), root=str(root), size=stored)
+    return storage.FileImages(np.resize(np.array(names, "S"), count), root=str(root), size=stored)
 
 
 def record_images(encoded, count, root, *, stored, shard=10_000):
@@ -128,7 +129,7 @@ def record_images(encoded, count, root, *, stored, shard=10_000):
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for row in range(length):
                     writer.write(encoded[(number + row) % len(encoded)])
-    return images.RecordImages([str(path) for path in files], lengths, tf.identity, size=stored)
+    return storage.RecordImages([str(path) for path in files], lengths, tf.identity, size=stored)
 
 
 def training_batches(stored, crop, batch_size, steps, *, filtered, scope):
@@ -136,7 +137,7 @@ def training_batches(stored, crop, batch_size, steps, *, filtered, scope):
     None without) drawn at random."""
     count, draws = len(stored), np.random.default_rng(0)
     split = Split(np.arange(count), draws.integers(CLASSES, size=count, dtype=np.int32), stored, np.zeros(count, "S1"))
-    seen = preprocess.Preprocess(stored.shape, (crop, crop, 3), preprocess.Normalizer(np.zeros(3, np.float32)))
+    seen = transforms.Preprocess(stored.shape, (crop, crop, 3), transforms.Normalizer(np.zeros(3, np.float32)))
     more, targets = {}, None
     if scope == "dataset":
         more = {"neighbors": draws.integers(count, size=[count, NEIGHBORS], dtype=np.int32)}
@@ -158,13 +159,13 @@ def bare_decoder(encoded, batch_size, steps):
     table = tf.constant(encoded)
     decoded = tf.data.Dataset.range(steps * batch_size).map(
         lambda row: tf.io.decode_jpeg(table[row % DISTINCT], channels=3), num_parallel_calls=tf.data.AUTOTUNE)
-    return images.untuned(decoded.batch(batch_size))
+    return storage.untuned(decoded.batch(batch_size))
 
 
 def search_seconds():
     features = np.random.default_rng(0).normal(size=[CIFAR10, FEATURES]).astype(np.float32)
     began = time.perf_counter()
-    neighbors.find_neighbors(features, num_neighbors=NEIGHBORS)
+    find_neighbors(features, num_neighbors=NEIGHBORS)
     return time.perf_counter() - began
 
 

@@ -7,8 +7,9 @@ import time
 import numpy as np
 from absl import logging
 
-from mlnt_tf import runtime
-from mlnt_tf.meta import neighbors
+from mlnt_tf.hardware import host
+from mlnt_tf.neighbors import find_neighbors
+from mlnt_tf.neighbors.exact import exact_neighbors
 
 CLUSTERS, INTRINSIC, SPREAD = 3000, 16, 1.0
 NUM_NEIGHBORS = 10
@@ -49,12 +50,12 @@ def measure(points, features):
         mapped = np.load(path, mmap_mode="r")
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of memory from here on
         began = time.perf_counter()
-        table = neighbors.find_neighbors(mapped, num_neighbors=NUM_NEIGHBORS, path=path.with_name("neighbors.npy"))
+        table = find_neighbors(mapped, num_neighbors=NUM_NEIGHBORS, path=path.with_name("neighbors.npy"))
         seconds = time.perf_counter() - began
-        peak = runtime.peak_memory_mb()
+        peak = host.peak_memory_mb()
         sample = np.linspace(0, points - 1, min(points, EXACT_SAMPLE)).astype(np.int64)
         began = time.perf_counter()
-        neighbors.exact_neighbors(mapped, sample, NUM_NEIGHBORS)
+        exact_neighbors(mapped, sample, NUM_NEIGHBORS)
         exact = (time.perf_counter() - began) * points / len(sample)
     return {"points": points, "features": features, "backend": table.backend, "recall": table.recall,
             "seconds": seconds, "exact_seconds": exact, "ratio_to_exact": exact / seconds, "peak_memory_mb": peak,

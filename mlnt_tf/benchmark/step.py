@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.benchmark import arithmetic
-from mlnt_tf.hardware import planning
+from mlnt_tf.experiment.stage import compile_model
+from mlnt_tf.hardware import planning, precision
 from mlnt_tf.methods import iterations
-from mlnt_tf.models.registry import build_network
-from mlnt_tf.stage import compile_model
+from mlnt_tf.models.build import build_network
 
 CLASSES, NEIGHBORS = 10, 10
 HEADINGS = ("network", "width", "pixels", "batch", "M", "precision", "order", "fast", "XLA", "ms/step", "+-",
@@ -94,7 +94,7 @@ def input_shape(config):
 
 def resolved(config):
     """Returns the Config without an "auto", as one process of this machine would train it."""
-    return planning.resolve(config, planning.plan_devices(config, environment={}))
+    return precision.resolve(config, planning.plan_devices(config, environment={}))
 
 
 def build_step(config, num_synthetic):

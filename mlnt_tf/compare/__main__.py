@@ -15,9 +15,10 @@ import sys
 import time
 
 import mlnt_tf
-from mlnt_tf import cli, files, report
+from mlnt_tf import cli, report
 from mlnt_tf.compare import grid, summary
 from mlnt_tf.config import Terminated, UserError
+from mlnt_tf.files import atomic, lock
 
 POLL = 0.1  # seconds
 
@@ -87,7 +88,7 @@ def run(cells, output_dir, *, jobs, start):
                 print(f"ended by {signal.Signals(-code).name}", file=log)
         tell(cell.outcome())
 
-    with files.locked(output_dir):
+    with lock.locked(output_dir):
         unfinished = []
         for cell in cells:
             outcome = cell.outcome()
@@ -107,7 +108,7 @@ def note_machine(output_dir, jobs):
     line = f"{here['processor']}, {here['cores']} cores, {here['system']}, --jobs={jobs}"
     known = machines(output_dir)
     if line not in known:
-        files.write_json(output_dir / "machines.json", [*known, line])
+        atomic.write_json(output_dir / "machines.json", [*known, line])
 
 
 def machines(output_dir):

@@ -8,8 +8,16 @@ import pathlib
 
 from mlnt_tf.compare import summary
 from mlnt_tf.config import (
-    METHODS, Config, DataSettings, NetworkSettings, Noise, NoiseSettings, UserError, flags,
-    setting_fields)
+    METHODS,
+    Config,
+    DataSettings,
+    NetworkSettings,
+    Noise,
+    NoiseSettings,
+    UserError,
+    flags,
+    setting_fields,
+)
 from mlnt_tf.experiment import record
 
 # Flags of a run that the grid sets, and the flags of the grid that hold their values.

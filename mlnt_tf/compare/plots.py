@@ -6,7 +6,7 @@ import statistics
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlnt_tf import files
+from mlnt_tf.files import atomic
 
 MARKERS = "osD^vP*Xdh"
 DASHES = ("-", "--", "-.", ":")
@@ -78,5 +78,5 @@ def _style(number):
 
 def _save(figure, path):
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    with files.whole(path) as scratch:
+    with atomic.whole(path) as scratch:
         figure.savefig(scratch, format="png", dpi=120)

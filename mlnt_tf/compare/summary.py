@@ -8,8 +8,9 @@ import math
 import pathlib
 import statistics
 
-from mlnt_tf import files, report
+from mlnt_tf import report
 from mlnt_tf.compare import plots
+from mlnt_tf.files import atomic
 
 COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "EMA, best", "EMA, last", "seeds", "seconds", "peak MB")
 KEYS = ("best_accuracy", "last_accuracy", "stages", "curve", "seconds", "peak_memory_mb", "dataset", "versions")  # of a run
@@ -132,10 +133,10 @@ def write(output_dir, outcomes, *, command, machines):
       machines: a line for each machine that trained.
     """
     rows = rows_of(outcomes)
-    files.write_csv(output_dir / "table.csv", CSV_COLUMNS, map(csv_cells, rows))
-    files.write_text(output_dir / "table.md", _markdown(rows, command))
+    atomic.write_csv(output_dir / "table.csv", CSV_COLUMNS, map(csv_cells, rows))
+    atomic.write_text(output_dir / "table.md", _markdown(rows, command))
     figures = draw(output_dir, rows)
-    files.write_text(output_dir / "index.html", _page(rows, figures, command, machines))
+    atomic.write_text(output_dir / "index.html", _page(rows, figures, command, machines))
 
 
 def draw(output_dir, rows):

@@ -7,7 +7,7 @@ a row of the training split and of every array aligned with it.
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.data.images import untuned
+from mlnt_tf.data.images.storage import untuned
 from mlnt_tf.data.targets import Targets
 
 CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized

@@ -8,8 +8,8 @@ import dataclasses
 import os
 import pathlib
 
-from mlnt_tf import artifacts, files
 from mlnt_tf.config import UserError, flags
+from mlnt_tf.files import artifacts, atomic, lock
 
 FLAGS_FILE, RESULTS_FILE = "flags.txt", "results.json"
 RESOLVED = ("precision", "jit_compile", "strategy", "neighbor_backend")  # settings whose "auto" the machine decides
@@ -23,7 +23,7 @@ def find_recorded(config):
     """
     output_dir = pathlib.Path(config.output_dir)
     _check_writable(output_dir)
-    before_the_run = {files.LOCK, files.SCRATCH + FLAGS_FILE}
+    before_the_run = {lock.LOCK, atomic.SCRATCH + FLAGS_FILE}
     if not output_dir.exists() or {path.name for path in output_dir.iterdir()} <= before_the_run:
         return None
     flagfile = output_dir / FLAGS_FILE

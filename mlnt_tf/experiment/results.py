@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 
-from mlnt_tf import files, mentor as mentoring, runtime
 from mlnt_tf.config import WITHOUT_EFFECT
+from mlnt_tf.files import atomic
+from mlnt_tf.hardware import host
 from mlnt_tf.labels import filter as filtering
+from mlnt_tf.models import predict
 
 
 def write_data_tables(run):
@@ -13,7 +15,7 @@ def write_data_tables(run):
     examples = run.examples
     write_noise_table(run.path / "noise.csv", examples)
     if examples.bad_images:
-        files.write_csv(run.path / "bad_images.csv", ("record", "reason"), examples.bad_images)
+        atomic.write_csv(run.path / "bad_images.csv", ("record", "reason"), examples.bad_images)
 
 
 def write_suspects_and_summarize(run, exported):
@@ -25,7 +27,7 @@ def write_suspects_and_summarize(run, exported):
     """
     config, examples = run.config, run.examples
     train = examples.train
-    probabilities = mentoring.predict(exported.stage.network(exported.network), run.training_images())
+    probabilities = predict.predict(exported.stage.network(exported.network), run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
     trusted = filtering.keep_trusted(filtering.probability_of_labels(train.labels, probabilities), config.tau)
     peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]  # an earlier version recorded none
@@ -37,8 +39,8 @@ def write_suspects_and_summarize(run, exported):
                   "realized_rate": examples.realized_rate},
         "train_examples": len(train), **summary(run.stages, exported), **run.report,
         "exported_filter": filtering.filter_statistics(trusted, train.labels, train.true_labels),
-        "peak_memory_mb": max(runtime.peak_memory_mb(), *peaks),
-        "versions": runtime.versions()}
+        "peak_memory_mb": max(host.peak_memory_mb(), *peaks),
+        "versions": host.versions()}
 
 
 def summary(stages, exported):
@@ -68,7 +70,7 @@ def write_noise_table(path, examples):
     for row, (true, given) in enumerate(zip(train.true_labels, train.labels)):
         true_label, true_class = ("", "") if true < 0 else (true, names[true])
         rows.append((train.ids[row], records[row], true_label, true_class, given, names[given]))
-    files.write_csv(path, ("id", "record", "true_label", "true_class", "given_label", "given_class"), rows)
+    atomic.write_csv(path, ("id", "record", "true_label", "true_class", "given_label", "given_class"), rows)
 
 
 def write_suspects(path, probabilities, examples):
@@ -89,4 +91,4 @@ def write_suspects(path, probabilities, examples):
         given, guess = train.labels[row], predicted[row]
         rows.append((train.ids[row], records[row], given, names[given], guess, names[guess],
                      f"{probability_of_given[row]:.6f}"))
-    files.write_csv(path, header, rows)
+    atomic.write_csv(path, header, rows)

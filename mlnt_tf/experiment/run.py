@@ -3,10 +3,10 @@
 import contextlib
 import pathlib
 
-from mlnt_tf import artifacts, files
 from mlnt_tf.config import UserError, flags
 from mlnt_tf.experiment import record
-from mlnt_tf.stage import Stage
+from mlnt_tf.experiment.stage import Stage
+from mlnt_tf.files import artifacts, atomic, lock
 
 
 class Run:
@@ -63,9 +63,9 @@ def open_run(config, examples, devices):
         if devices.is_chief:
             try:
                 output_dir.mkdir(parents=True, exist_ok=True)
-                held.enter_context(files.locked(output_dir))
+                held.enter_context(lock.locked(output_dir))
                 record.find_recorded(config)  # again: another run may have begun since the first look
-                files.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
+                atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
             except OSError as error:
                 raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). Choose another "
                                 "directory.") from error

@@ -1,17 +1,10 @@
-"""Decides how a run uses the machine, without touching a device: strategy, precision and XLA.
-
-`plan_devices` is a pure function of the settings, the devices that TensorFlow lists and TF_CONFIG. `train` opens what
-it plans (`mlnt_tf.devices.open_devices`); `check` only plans, and so refuses whatever `train` refuses without waiting
-for other workers.
-"""
+"""Decides which devices a run uses, without touching one."""
 
 import dataclasses
 import json
 import os
-import pathlib
 
 import tensorflow as tf
-from absl import logging
 
 from mlnt_tf.config import UserError
 
@@ -135,62 +128,3 @@ def read_cluster(text):
                         '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, or start '
                         "the run with launch/multi_worker.sh.") from error
     return (workers, index) if len(workers) > 1 else None
-
-
-def resolve(config, plan):
-    """Returns the Config without an "auto" among strategy, precision, XLA and neighbor backend, and logs the choices.
-
-    Args:
-      config: a Config.
-      plan: its DevicePlan.
-
-    Raises:
-      UserError: ScaNN is asked for and does not load.
-    """
-    from mlnt_tf.meta.neighbors import usable_scann
-
-    precision, precision_reason = _precision(config, plan)
-    jit_compile, jit_reason = _jit_compile(config, plan)
-    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU", precision,
-                 precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
-    backend = config.neighbor_backend
-    if backend != "exact" and config.method == "mlnt" and config.num_synthetic and config.neighbor_scope == "dataset":
-        backend = "scann" if usable_scann(backend) else "exact"
-    return dataclasses.replace(config, strategy=plan.strategy, precision=precision, jit_compile=jit_compile,
-                               neighbor_backend=backend)
-
-
-def _precision(config, plan):
-    """Returns (precision, reason)."""
-    if config.precision != "auto":
-        return config.precision, "set by --precision"
-    if plan.uses_gpu:
-        native = gpu_has_tensor_cores(tf.config.list_physical_devices("GPU")[0])
-    else:
-        native = cpu_has_bfloat16()
-    device = "GPU" if plan.uses_gpu else "CPU"
-    if native:
-        return "mixed_bfloat16", f"the {device} multiplies bfloat16 natively"
-    return "float32", f"the {device} multiplies bfloat16 no faster"
-
-
-def _jit_compile(config, plan):
-    """Returns ("true" or "false", reason)."""
-    if plan.replicas > 1 and config.sync_batch_norm:
-        return "false", "replicas exchange batch statistics inside the step"
-    if config.jit_compile != "auto":
-        return config.jit_compile, "set by --jit_compile"
-    if plan.uses_gpu:
-        return "true", "faster on a GPU"
-    return "false", "slower on a CPU, because it bypasses oneDNN's convolutions"
-
-
-def cpu_has_bfloat16():
-    """Returns whether /proc/cpuinfo lists AMX or AVX-512 units for bfloat16."""
-    info = pathlib.Path("/proc/cpuinfo")
-    return info.exists() and any(unit in info.read_text() for unit in ("amx_bf16", "avx512_bf16"))
-
-
-def gpu_has_tensor_cores(gpu):
-    """Returns whether the GPU's compute capability (8.0 or later) includes bfloat16 tensor cores."""
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)

@@ -8,10 +8,11 @@ from absl import logging
 from mlnt_tf import losses
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform
-from mlnt_tf.methods import transition
+from mlnt_tf.experiment import transition
+from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.methods.student_teacher import Untracked
-from mlnt_tf.models.registry import feature_extractor
+from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.training.student_teacher import Untracked
 
 SMOOTHING = 1e-3
 CLEAN_SALT = 0x636C65616E
@@ -155,7 +156,7 @@ def clean_labels_of(split, count, *, num_classes, seed):
 def train(run):
     """One stage, after one of cross entropy where T is estimated; exports the student."""
     config, examples = run.config, run.examples
-    matrix = transition.of_run(run)
+    matrix = transition.of_run(run, cross_entropy.train_stage)
     clean = clean_labels_of(examples.train, config.num_clean_labels, num_classes=len(examples.class_names),
                             seed=config.seed)
     counts = np.bincount(clean[clean >= 0], minlength=len(examples.class_names)).tolist()

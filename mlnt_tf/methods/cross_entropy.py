@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from mlnt_tf import losses
-from mlnt_tf.methods.student_teacher import StudentTeacher
+from mlnt_tf.training.student_teacher import StudentTeacher
 
 
 def planned_epochs(config, examples):

@@ -3,7 +3,8 @@
 import numpy as np
 
 from mlnt_tf import losses
-from mlnt_tf.methods import transition
+from mlnt_tf.experiment import transition
+from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 
 
@@ -29,7 +30,7 @@ class Forward(CrossEntropy):
 
 def train(run):
     """One stage, after one of cross entropy where T is estimated; exports the student."""
-    matrix = transition.of_run(run)
+    matrix = transition.of_run(run, cross_entropy.train_stage)
     stage = run.stage("forward")
     stage.train(lambda network: Forward(network, matrix=matrix))
 

@@ -5,17 +5,19 @@ import fractions
 import numpy as np
 from absl import logging
 
-from mlnt_tf import artifacts, mentor as mentoring, schedules
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.data.targets import Targets
 from mlnt_tf.experiment.select import Candidate, select
+from mlnt_tf.experiment.stage import learning_rate_schedule
+from mlnt_tf.files import artifacts
 from mlnt_tf.labels import filter as filtering
-from mlnt_tf.meta import neighbors as neighboring
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.mlnt import MLNT
-from mlnt_tf.models.registry import feature_extractor
-from mlnt_tf.stage import learning_rate_schedule
+from mlnt_tf.models import predict
+from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.neighbors import find_neighbors
+from mlnt_tf.training import schedules
 
 
 def candidates(stages):
@@ -134,7 +136,7 @@ def filtered_targets(stage, mentor, network):
 
     def compute(scratch):
         del scratch
-        return filtering.probability_of_labels(train.labels, mentoring.predict(network, stage.run.training_images()))
+        return filtering.probability_of_labels(train.labels, predict.predict(network, stage.run.training_images()))
 
     probability, _ = artifacts.load_or_compute(stage.directory / "mentor_probability.npy", compute,
                                                inputs=inputs_of(stage, mentor))
@@ -205,11 +207,11 @@ def neighborhood(stage, mentor, network):
     config, examples = stage.config, stage.examples
 
     def features():
-        return mentoring.embed(network, stage.run.training_images(), config.neighbor_features,
+        return predict.embed(network, stage.run.training_images(), config.neighbor_features,
                                count=len(examples.train), path=stage.directory / "features.npy")
 
     def compute(scratch):
-        table = neighboring.find_neighbors(features(), num_neighbors=config.num_neighbors,
+        table = find_neighbors(features(), num_neighbors=config.num_neighbors,
                                            backend=config.neighbor_backend, path=scratch)
         logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact search", stage.name,
                      config.num_neighbors, len(examples.train), table.backend, table.recall)

@@ -7,10 +7,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf import checkpoints, files, losses, schedules
+from mlnt_tf import losses
 from mlnt_tf.data.targets import Targets
+from mlnt_tf.experiment.stage import learning_rate_schedule
+from mlnt_tf.files import atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.stage import learning_rate_schedule
+from mlnt_tf.training import checkpoints, schedules
 
 AVERAGED = 10  # epochs whose predictions make a label
 RATE_OF_PUBLISHED = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
@@ -97,7 +99,7 @@ class UpdateLabels(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.path(epoch).parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(self.path(epoch)) as scratch:
+        with atomic.whole(self.path(epoch)) as scratch:
             np.save(scratch, self.model.predicted.numpy())
         for path in sorted(self.path(epoch).parent.glob("*.npy")):
             if path < self.path(max(epoch + 1 - AVERAGED - checkpoints.KEPT, 0)):
@@ -120,7 +122,7 @@ class UpdateLabels(keras.callbacks.Callback):
         return mean if self.kind == "soft" else np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
 
     def on_train_end(self, logs=None):
-        with files.whole(self.directory / "soft_labels.npy") as scratch:
+        with atomic.whole(self.directory / "soft_labels.npy") as scratch:
             np.save(scratch, self.model.labels.numpy())
 
 

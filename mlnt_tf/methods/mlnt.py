@@ -9,13 +9,14 @@ import typing
 import keras
 import tensorflow as tf
 
-from mlnt_tf import losses, schedules
+from mlnt_tf import losses
 from mlnt_tf.meta import objective, replicated, synthetic
 from mlnt_tf.meta.pure_network import pure_network
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.methods.student_teacher import Untracked
-from mlnt_tf.models.registry import split_network
-from mlnt_tf.optimizer import CoupledSGD
+from mlnt_tf.models.surgery import split_network
+from mlnt_tf.training import schedules
+from mlnt_tf.training.optimizers import CoupledSGD
+from mlnt_tf.training.student_teacher import Untracked
 
 SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
                        keras.layers.GroupNormalization)

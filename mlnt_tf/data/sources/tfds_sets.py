@@ -1,7 +1,6 @@
-"""Data sets that TFDS has prepared: CIFAR-10, CIFAR-10N, and any other image classification set by name."""
+"""Image classification data sets that TFDS has prepared."""
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 
@@ -9,51 +8,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf.config import CIFAR10_N_LABELS, UserError
-from mlnt_tf.data.images import ArrayImages, RecordImages, in_memory
-from mlnt_tf.data.memory import remembered
+from mlnt_tf.config import UserError
+from mlnt_tf.data.images.storage import RecordImages, in_memory
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
+from mlnt_tf.files.cache import remembered
 
 LABELS_VERSION = 1  # of what is remembered of shards: to raise where other arrays are
-
-
-def load_cifar10(config):
-    """CIFAR-10 through TFDS, in the order of its records."""
-    builder = prepared_builder("cifar10", config, title="CIFAR-10")
-    train, test = (read_cifar(builder, split, config)[0] for split in ("train", "test"))
-    return Source(tuple(builder.info.features["label"].names), train, test)
-
-
-def load_cifar10_n(config):
-    """Loads CIFAR-10N: human labels of CIFAR-10's training images. The test labels are clean.
-
-    --noise names the label set.
-
-    Raises:
-      UserError: the true labels differ from those of CIFAR-10, or the human labels belong to other
-        images.
-    """
-    label_set = config.noise_source.column
-    column = f"{label_set}_label"
-    if label_set.startswith("random"):
-        column = label_set.replace("random", "random_label")
-    builder = prepared_builder("cifar10_n", config, title="CIFAR-10N")
-    train, human, names = read_cifar(builder, "train", config, column=column)
-    test, *_ = read_cifar(builder, "test", config)
-    reference = read_all(prepared_builder("cifar10", config, title="CIFAR-10, which CIFAR-10N is compared with"),
-                         "train", ("label", "id"), config)
-    true_of = dict(zip(reference["id"].astype(str), reference["label"]))
-    wrong = [name for name, label in zip(names, train.labels) if true_of.get(name) != label]
-    if wrong:
-        raise UserError(f"--data_dir={config.data_dir}: the true labels of {len(wrong)} images of CIFAR-10N are not "
-                        f"those of CIFAR-10 (ids {', '.join(wrong[:5])}): one of the two is mixed up; prepare both "
-                        "again.")
-    rate, known = np.mean(human != train.labels), CIFAR10_N_LABELS[label_set]
-    if abs(rate - known) > 0.01:
-        raise UserError(f"--data_dir={config.data_dir}: {100 * rate:.1f} % of the {column}s of CIFAR-10N are wrong, where "
-                        f"{100 * known:.1f} % should be: they sit on other images (TFDS 1.0.1 and before mix them "
-                        "up); prepare cifar10_n again.")
-    return Source(tuple(builder.info.features["label"].names), dataclasses.replace(train, labels=human), test)
 
 
 def prepared_builder(name, config, *, title=None):
@@ -77,15 +37,6 @@ def prepared_builder(name, config, *, title=None):
                         f"for {builder.data_path}; point --data_dir at a TFDS directory that holds it, or add "
                         "--download.")
     return builder
-
-
-def read_cifar(builder, split, config, *, column="label"):
-    """One split of CIFAR-10 or CIFAR-10N, files in order: (Split with its true labels, a column of labels, ids)."""
-    found = read_all(builder, split, {"image", "label", "id", column}, config)
-    labels = found["label"].astype(np.int32)
-    return (Split(np.arange(len(labels)), labels, ArrayImages(found["image"], size=config.resized),
-                  found["tfds_id"].astype(str), true_labels=labels),
-            found[column].astype(np.int32), found["id"].astype(str))
 
 
 def read_all(builder, split, columns, config):

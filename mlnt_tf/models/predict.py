@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.models.registry import feature_extractor
+from mlnt_tf.models.surgery import feature_extractor
 
 IN_MEMORY_BELOW = 2**30  # bytes of features
 

@@ -1,19 +1,11 @@
-"""The process: its global settings, its memory and the versions of its packages."""
+"""The host: memory of this process, and versions of the packages."""
 
 import importlib.metadata
 import pathlib
 import platform
 import resource
 
-import keras
-
 PACKAGES = ("tensorflow", "keras", "scann", "tensorflow-datasets", "numpy", "scikit-learn")
-
-
-def prepare(config):
-    """Sets Keras's precision and every global seed. `config` is resolved (see `mlnt_tf.hardware.planning.resolve`)."""
-    keras.config.set_dtype_policy(config.precision)
-    keras.utils.set_random_seed(config.seed)
 
 
 def peak_memory_mb():

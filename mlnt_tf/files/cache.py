@@ -7,7 +7,7 @@ import time
 
 from absl import logging
 
-from mlnt_tf import artifacts
+from mlnt_tf.files import artifacts
 
 KEPT_FROM = 10.0  # seconds: what took less is found anew
 

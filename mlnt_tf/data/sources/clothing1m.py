@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.listings import Listing, directory_of, read_class_names, source_of_files
-from mlnt_tf.data.tfds_sets import prepared_builder, source_of_builder
+from mlnt_tf.data.sources.listing import Listing, directory_of, read_class_names, source_of_files
+from mlnt_tf.data.sources.tfds_sets import prepared_builder, source_of_builder
 
 NAMES, NOISY, CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
 # Split: its key list, and the labels it is trained or scored with.

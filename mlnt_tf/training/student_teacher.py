@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
-from mlnt_tf.callbacks import accuracy_name
-from mlnt_tf.methods.distributed_fit import DistributedModel
-from mlnt_tf.optimizer import CoupledSGD
+from mlnt_tf.training.callbacks import accuracy_name
+from mlnt_tf.training.keras_internals import DistributedModel
+from mlnt_tf.training.optimizers import CoupledSGD
 
 
 class Untracked:

@@ -7,11 +7,14 @@ import keras
 import numpy as np
 from absl import logging
 
-from mlnt_tf import artifacts, callbacks, checkpoints, mentor as mentoring, runtime, schedules
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
+from mlnt_tf.files import artifacts
+from mlnt_tf.hardware import host
+from mlnt_tf.models import predict
 from mlnt_tf.models.layers import fuse_batch_norm
-from mlnt_tf.teacher import EmaTeacher
+from mlnt_tf.training import callbacks, checkpoints, schedules
+from mlnt_tf.training.ema import EmaTeacher
 
 
 class Stage:
@@ -186,14 +189,14 @@ class Stage:
             measured[name] = {
                 "best_validation": max(validated), "last_validation": validated[-1],
                 "best_epoch": int(np.argmax(validated)) + 1,
-                "test_at_best": mentoring.accuracy(self.network(name), test, examples.test.labels),
-                "test_last": mentoring.accuracy(network, test, examples.test.labels)}
+                "test_at_best": predict.accuracy(self.network(name), test, examples.test.labels),
+                "test_last": predict.accuracy(network, test, examples.test.labels)}
         return measured
 
     def finish(self, result):
         """Writes the result: from here on the stage need not run again."""
         self.result = {**result, "seconds": self.seconds(),
-                       "peak_memory_mb": max(runtime.peak_memory_mb(), self.position.peak_memory_mb)}
+                       "peak_memory_mb": max(host.peak_memory_mb(), self.position.peak_memory_mb)}
         artifacts.write_json(self.directory / "result.json", self.result,
                              inputs=artifacts.digest_of(self.run.inputs, self.name))
         shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)

@@ -10,9 +10,9 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.decode import DECODER_VERSION, decode
-from mlnt_tf.data.images import digest, untuned
-from mlnt_tf.data.memory import remembered
+from mlnt_tf.data.images.decode import DECODER_VERSION, decode
+from mlnt_tf.data.images.storage import digest, untuned
+from mlnt_tf.files.cache import remembered
 
 TOLD_EVERY = 15.0  # seconds
 

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 from absl import logging
 
-from mlnt_tf import files, runtime
 from mlnt_tf.config import NonFiniteLoss, Terminated, UserError
+from mlnt_tf.files import atomic
+from mlnt_tf.hardware import host
 
 FORMAT = 2  # Raise it when the order or the meaning of a model's variables changes: they are restored by position.
 KEPT = 3
@@ -76,7 +77,7 @@ def write(directory, position, arrays):
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = np.array(json.dumps({"format": FORMAT, **dataclasses.asdict(position)}))
-    with files.whole(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
+    with atomic.whole(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
         np.savez(scratch, state=state, **arrays)
     for path in sorted(directory.glob("*.npz"))[:-KEPT]:
         path.unlink(missing_ok=True)
@@ -93,7 +94,7 @@ def newest(directory):
     Raises:
       UserError: the checkpoint has another format.
     """
-    files.remove_scratch(directory)
+    atomic.remove_scratch(directory)
     for path in sorted(pathlib.Path(directory).glob("[0-9]*.npz"), reverse=True):
         try:
             with np.load(path) as archive:
@@ -234,6 +235,6 @@ class Checkpoints(keras.callbacks.Callback):
         if self.devices is None or self.devices.is_chief:
             position = Position(epoch, step, tuple(self.history), {name: float(value) for name, value in logs.items()},
                                 seconds=self.clock(),
-                                peak_memory_mb=max(runtime.peak_memory_mb(), self.start.peak_memory_mb),
+                                peak_memory_mb=max(host.peak_memory_mb(), self.start.peak_memory_mb),
                                 model=type(self.model).__name__)
             write(self.directory, position, arrays)

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf.data.decode import decode, resize
+from mlnt_tf.data.images.decode import decode, resize
 
 LUMINANCE = (0.299, 0.587, 0.114)  # sums to 1: a grey image keeps its values
 

@@ -16,7 +16,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.data.decode import decode, resize
+from mlnt_tf.data.images.decode import decode, resize
 
 MEAN_SAMPLE = 10_000  # images that a mean is taken over, where they must be decoded for it
 SHARDS_AT_ONCE = 16  # read in turn

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 from absl import logging
 
-from mlnt_tf import files
+from mlnt_tf.files import atomic
 
 INPUTS, CHECKSUM = "inputs", "checksum"
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -57,13 +57,13 @@ def load_or_compute(path, compute, *, inputs):
     stored = read(path, inputs=inputs)
     if stored is not None:
         return stored
-    with files.whole(path) as scratch:
+    with atomic.whole(path) as scratch:
         computed = compute(scratch)
         content, report = computed if isinstance(computed, tuple) else (computed, {})
         if content is not None:
             _save(scratch, content)
         checksum = file_digest(scratch)
-    files.write_json(_sidecar(path), {**report, INPUTS: inputs, CHECKSUM: checksum})
+    atomic.write_json(_sidecar(path), {**report, INPUTS: inputs, CHECKSUM: checksum})
     return _load(path), report
 
 
@@ -86,7 +86,7 @@ def read(path, *, inputs):
 
 def write_json(path, content, *, inputs):
     """Writes a dict as a JSON artifact. Raises OSError when it cannot be written."""
-    files.write_json(path, {**content, INPUTS: inputs, CHECKSUM: _checksum_of(content)})
+    atomic.write_json(path, {**content, INPUTS: inputs, CHECKSUM: _checksum_of(content)})
 
 
 def read_json(path, *, inputs):

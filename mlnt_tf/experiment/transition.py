@@ -1,31 +1,34 @@
-"""T, p(given label | true label): as it was drawn, from a file or estimated; for the methods that correct by it."""
+"""The transition matrix of a run: as it was drawn, from a file or estimated."""
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from matplotlib.figure import Figure
 
-from mlnt_tf import artifacts, files, mentor as mentoring
 from mlnt_tf.config import UserError
 from mlnt_tf.data import noise
-from mlnt_tf.methods import cross_entropy
+from mlnt_tf.files import artifacts, atomic
+from mlnt_tf.labels.confusion import estimate, known
+from mlnt_tf.models import predict
 
-ANCHOR_PERCENTILE = 97
 
-
-def of_run(run):
+def of_run(run, train_baseline):
     """T as --transition_matrix asks, in transition.npy and transition.png, beside the true one where that is known.
 
     Estimating it takes a stage of cross entropy, whose best validated network predicts.
 
     What results.json says of it goes into `run.report`.
 
+    Args:
+      run: the `Run`.
+      train_baseline: function of the run that trains a stage of cross entropy and returns it.
+
     Returns:
       T, float64 [classes, classes] with a row for each true class.
     """
     source, true = source_of(run.config, run.examples), known(run.examples)
     if source == "estimated":
-        stage = cross_entropy.train_stage(run)
+        stage = train_baseline(run)
 
     inputs = [run.inputs, source]
     if source == "estimated":
@@ -36,7 +39,7 @@ def of_run(run):
         if source == "true":
             return true
         if source == "estimated":
-            return estimate(mentoring.predict(stage.network("student"), run.training_images()))
+            return estimate(predict.predict(stage.network("student"), run.training_images()))
         return read(source, run.examples)
 
     matrix, _ = artifacts.load_or_compute(run.path / "transition.npy", compute, inputs=artifacts.digest_of(*inputs))
@@ -89,36 +92,6 @@ def read(path, examples):
     return noise.read_matrix(path, len(examples.class_names), flag=f"--transition_matrix={path}")
 
 
-def known(examples):
-    """The matrix that the noise was drawn by, or the shares counted where all true labels are known, or None."""
-    if examples.drawn_by is not None:
-        return examples.drawn_by
-    true, given, classes = examples.train.true_labels, examples.train.labels, len(examples.class_names)
-    if (true < 0).any():
-        return None
-    counts = np.zeros([classes, classes])
-    np.add.at(counts, (true, given), 1)
-    counts[counts.sum(axis=1) == 0] = 1 / classes  # of a class that training lacks nothing is known
-    return counts / counts.sum(axis=1, keepdims=True)
-
-
-def estimate(probabilities):
-    """Row i of T: the prediction for the image most surely of class i, outliers left out (Patrini et al. 2017).
-
-    Args:
-      probabilities: [n, classes], predictions on the training images.
-
-    Returns:
-      float64 [classes, classes], rows summing to 1.
-    """
-    rows = []
-    for of_class in probabilities.T:
-        below = of_class < np.percentile(of_class, ANCHOR_PERCENTILE, method="higher")
-        rows.append(probabilities[np.where(below, of_class, -1.0 if below.any() else of_class).argmax()])
-    matrix = np.array(rows, np.float64)
-    return matrix / matrix.sum(axis=1, keepdims=True)
-
-
 def draw(path, matrices, class_names):
     """A .png with a heat map of each matrix, {title: [classes, classes]}."""
     figure = Figure(figsize=(5 * len(matrices) + 1, 4.6), layout="constrained")
@@ -130,5 +103,5 @@ def draw(path, matrices, class_names):
             axis.set_xticks(range(len(class_names)), class_names, rotation=90)
             axis.set_yticks(range(len(class_names)), class_names)
     figure.colorbar(image, ax=axes, label="p(given | true)")
-    with files.whole(path) as scratch:
+    with atomic.whole(path) as scratch:
         figure.savefig(scratch, format="png")

@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mlnt_tf.data.clothing1m import read_release
-from mlnt_tf.data.images import FileImages
-from mlnt_tf.data.inspection import inspect
+from mlnt_tf.data.images.scan import inspect
+from mlnt_tf.data.images.storage import FileImages
+from mlnt_tf.data.sources.clothing1m import read_release
 
 
 class Clothing1m(tfds.core.GeneratorBasedBuilder):

@@ -6,9 +6,10 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data import noise, pipeline, preprocess as preprocessing, sources, splits
-from mlnt_tf.meta import neighbors as neighboring
-from mlnt_tf.models import registry
+from mlnt_tf.data import noise, pipeline, splits, transforms
+from mlnt_tf.data.sources import load_source
+from mlnt_tf.models import build
+from mlnt_tf.neighbors import scann
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Examples:
     test: splits.Split
     class_names: tuple
     bad_images: tuple  # (record, reason)
-    preprocess: preprocessing.Preprocess
+    preprocess: transforms.Preprocess
     steps_per_epoch: int
     drawn_by: np.ndarray = None  # the matrix of our noise, p(given | true), or None where the labels are as they came
 
@@ -31,7 +32,7 @@ class Examples:
 
     def new_network(self, config):
         """The network at its initial weights, the same each time."""
-        return registry.build_network(
+        return build.build_network(
             config.model, width=config.width, input_shape=self.preprocess.shape, num_classes=len(self.class_names),
             seed=config.seed, pretrained_weights=config.pretrained_weights)
 
@@ -46,7 +47,7 @@ def load_examples(config):
     Raises:
       UserError: the data are not there, or too few for the batch or the neighbours.
     """
-    return examples_of(sources.load_source(config), config)
+    return examples_of(load_source(config), config)
 
 
 def examples_of(source, config):
@@ -57,7 +58,7 @@ def examples_of(source, config):
             config.noise_source, config.noise_rate, len(source.class_names), dataset=config.dataset,
             symmetric_includes_true=config.symmetric_includes_true)
     if config.neighbor_backend == "scann":
-        neighboring.usable_scann("scann")  # told now, not after the first training
+        scann.usable_scann("scann")  # told now, not after the first training
     train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay
     if validation is None:
         train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
@@ -105,11 +106,11 @@ def preprocess_for(config, images):
         raise UserError(f"--crop_size={config.crop_size} is above the images' {stored[0]} x {stored[1]}: lower it, or "
                         "enlarge them by --image_size.")
     shape = (config.crop_size, config.crop_size, stored[2]) if config.crop_size else stored
-    normalize = registry.normalization(config.model)
+    normalize = build.normalization(config.model)
     if normalize is None:
         mean = images.mean_image()
-        normalize = preprocessing.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
-    return preprocessing.Preprocess(stored, shape, normalize)
+        normalize = transforms.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
+    return transforms.Preprocess(stored, shape, normalize)
 
 
 def ours_alone(split):

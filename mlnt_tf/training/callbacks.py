@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from absl import logging
 
-from mlnt_tf import files
 from mlnt_tf.config import NonFiniteLoss
+from mlnt_tf.files import atomic
 
 
 def accuracy_name(network):
@@ -52,7 +52,7 @@ class SaveBest(keras.callbacks.Callback):
     def save_if_best(self):
         """Saves the network if the last epoch, whose weights it has, was the best."""
         if self.values.index(max(self.values)) == len(self.values) - 1:
-            with files.whole(self.path) as scratch:
+            with atomic.whole(self.path) as scratch:
                 self.model.networks[self.network].save(scratch)
 
 
