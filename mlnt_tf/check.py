@@ -55,7 +55,7 @@ def report(config):
     """Prints the checks of a resolved Config. Raises UserError for the first blocking problem."""
     from mlnt_tf import methods, runner
     from mlnt_tf.data.images import scan
-    from mlnt_tf.data.load import examples_of
+    from mlnt_tf.data.load import build_examples
     from mlnt_tf.data.sources import load_source
 
     method = methods.find(config)
@@ -73,7 +73,7 @@ def report(config):
     total = sum(map(len, splits.values())) + len(source.bad_images)
     scan.check_bad_images(source.bad_images, total, config.max_bad_images,
                                 lists="all are listed above")
-    examples = examples_of(source, config)
+    examples = build_examples(source, config)
     runner.check_network(config, examples, method)
     print_memory(examples, config)
     print_time(examples, config, method)
@@ -137,13 +137,13 @@ def print_duplicates(splits):
 
 def print_groups(description, groups):
     """Prints the number of groups of records and the first few of them."""
-    from mlnt_tf.data.splits import text_of
+    from mlnt_tf.data.splits import record_text
 
     if not groups:
         return
     print(f"duplicates: {len(groups)} {description}")
     for group in groups[:MAX_DUPLICATES]:
-        print("  " + " = ".join(map(text_of, group[:MAX_GROUP])))
+        print("  " + " = ".join(map(record_text, group[:MAX_GROUP])))
 
 
 def print_machine(config):

@@ -46,7 +46,7 @@ def main(argv=None):
 
 def check(source_dir):
     """Tells of every missing list, and of the images that are missing or bad; 0 if all is well."""
-    from mlnt_tf.data.images.scan import inspect
+    from mlnt_tf.data.images.scan import scan_files
     from mlnt_tf.data.images.storage import FileImages
     from mlnt_tf.data.sources.clothing1m import read_release
 
@@ -54,7 +54,7 @@ def check(source_dir):
     wrong = 0
     for split, listing in listings.items():
         images = FileImages(listing.paths, root=str(source_dir), size=(1, 1))
-        bad = inspect(images).bad_images(images)
+        bad = scan_files(images).bad_images(images)
         missing = [path for path, reason in bad if reason == os.strerror(2)]
         print(f"{split}: {len(images)} images listed, {len(class_names)} classes, {len(missing)} missing, "
               f"{len(bad) - len(missing)} that do not decode")
@@ -70,7 +70,7 @@ def prepare(source_dir, data_dir, max_bad_images):
     """Writes the shards; all images are looked at first."""
     import tensorflow_datasets as tfds
 
-    from mlnt_tf.data.images.scan import check_bad_images, inspect
+    from mlnt_tf.data.images.scan import check_bad_images, scan_files
     from mlnt_tf.data.images.storage import FileImages
     from mlnt_tf.data.sources.clothing1m import read_release
     from mlnt_tf.data.sources.clothing1m_tfds import Clothing1m
@@ -83,7 +83,7 @@ def prepare(source_dir, data_dir, max_bad_images):
     bad, count = [], 0
     for listing in listings.values():
         images = FileImages(listing.paths, root=str(source_dir), size=(1, 1))
-        bad, count = bad + inspect(images).bad_images(images), count + len(images)
+        bad, count = bad + scan_files(images).bad_images(images), count + len(images)
     check_bad_images(bad, count, max_bad_images, lists="python -m mlnt_tf.prepare … --check counts them")
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(source_dir)))

@@ -4,7 +4,7 @@ import time
 
 from absl import logging
 
-TELL_EVERY = 20.0  # seconds
+LOG_INTERVAL = 20.0  # seconds
 
 
 class Progress:
@@ -19,7 +19,7 @@ class Progress:
     def add(self, count):
         self.done += count
         now = time.monotonic()
-        if now - self.told > TELL_EVERY:
+        if now - self.told > LOG_INTERVAL:
             self.told = now
             share = self.done / self.total
             remaining = (now - self.began) * (1 - share) / share

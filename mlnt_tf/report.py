@@ -14,7 +14,7 @@ COLUMNS = ("", "best validation", "last validation", "test at best", "test at la
 ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
 
 
-def rows_of(results):
+def table_rows(results):
     """Returns [(name, {column: fraction or number})], a row for each network of each stage.
 
     What belongs to the stage as a whole (its time, the filter's counts) is in the row of its last network.
@@ -41,7 +41,7 @@ def row_suffix(network, is_iteration):
 def format_table(results):
     """The table of one run."""
     lines = [COLUMNS]
-    for name, row in rows_of(results):
+    for name, row in table_rows(results):
         kept = row.get("kept")
         lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES),
                       "" if kept is None else f"{round(kept * results['train_examples'])} of {results['train_examples']}",
@@ -51,7 +51,7 @@ def format_table(results):
     wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
             f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
-            f"{align(lines)}\n\nexported: {results['exported']} (its epoch chosen by validation), test accuracy "
+            f"{align_columns(lines)}\n\nexported: {results['exported']} (its epoch chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
             "training labels" + ("" if filtered["filter_precision"] is None
                                   else f", {_percent(filtered['filter_precision'])} % of them right"))
@@ -76,7 +76,7 @@ def summarize(runs):
     if len({run["seed"] for run in runs}) < len(runs):
         raise UserError(f"the seeds {', '.join(str(run['seed']) for run in runs)} repeat: name each run once.")
     lines = [COLUMNS]
-    for rows in zip(*(rows_of(run) for run in runs)):
+    for rows in zip(*(table_rows(run) for run in runs)):
         column = {key: [row.get(key) for _, row in rows] for key in
                   (*ACCURACIES, "kept", "filter_precision", "filter_recall")}
         lines.append((rows[0][0], *(_mean(values) for values in column.values()),
@@ -85,7 +85,7 @@ def summarize(runs):
     wrong = _mean([run["noise"]["realized_rate"] for run in runs])
     return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: "
             f"{f'{wrong} %' if wrong else 'an unknown share'} of the training labels wrong; mean ± standard "
-            f"deviation over seeds {seeds}, in %\n\n{align(lines)}\n\nexported (best by validation): test accuracy "
+            f"deviation over seeds {seeds}, in %\n\n{align_columns(lines)}\n\nexported (best by validation): test accuracy "
             f"{_mean([run['test_accuracy'] for run in runs])} %")
 
 
@@ -103,14 +103,14 @@ def _mean(fractions):
     return f"{100 * statistics.mean(fractions):.1f} ± {100 * statistics.stdev(fractions) if fractions[1:] else 0:.1f}"
 
 
-def align(lines):
+def align_columns(lines):
     """Lines of cells as columns of text."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines)]
     return "\n".join("  ".join(cell.ljust(width) if not index else cell.rjust(width)
                                for index, (cell, width) in enumerate(zip(line, widths))) for line in lines)
 
 
-def read(path):
+def read_results(path):
     """The results of a run, from its directory or its results.json.
 
     Raises:
@@ -125,7 +125,7 @@ def read(path):
             lines = [line for line in flagfile.read_text().splitlines() if line.startswith("--")]
             results["flags"] = frozenset(line for line in lines
                                          if line.partition("=")[0].removeprefix("--") not in (*WITHOUT_EFFECT, "seed"))
-        rows_of(results)
+        table_rows(results)
         return results
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): name the directory of a finished run.") from error
@@ -133,7 +133,7 @@ def read(path):
         raise UserError(f"{path} is not the results of a run ({error!r}): run the training again.") from error
 
 
-def machine():
+def describe_machine():
     """{"processor", "cores", "system"} of this one."""
     names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
              if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
@@ -145,7 +145,7 @@ def main(argv=None):
     try:
         if not paths:
             raise UserError("name one run or more: python -m mlnt_tf.report runs/digits")
-        runs = [read(path) for path in paths]
+        runs = [read_results(path) for path in paths]
         print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
     except UserError as error:
         print(f"mlnt_tf: {error}", file=sys.stderr)

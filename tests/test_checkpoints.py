@@ -39,7 +39,7 @@ class At(keras.callbacks.Callback):
 
 def training(directory, *, act=None, every=0, epochs=EPOCHS, steps_per_execution=1):
     """Trains in `directory` until it ends or something is raised; (weights, history of the logs)."""
-    position, arrays = checkpoints.newest(directory)
+    position, arrays = checkpoints.read_newest(directory)
     network = tiny.dense(layer=keras.layers.Dropout(.5, seed=3))  # whose seed is in no .keras file
     model = mlnt_tf.MLNT(network, num_synthetic=2, mentor=tiny.dense(1))
     model.compile(learning_rate=.2, meta_rate=.1, meta_momentum=.5, steps_per_execution=steps_per_execution)
@@ -54,7 +54,7 @@ def training(directory, *, act=None, every=0, epochs=EPOCHS, steps_per_execution
         model.fit(dataset, initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=STEPS, verbose=0,
                   validation_data=tiny.dataset(2), shuffle=False,
                   callbacks=[mlnt_tf.EmaTeacher(.9), *([act] if act else []), saving, best])
-    return [variable.numpy() for variable in checkpoints.variables_of(model).values()], saving.history
+    return [variable.numpy() for variable in checkpoints.named_variables(model).values()], saving.history
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_most_memory_of_earlier_processes_is_kept(tmp_path, monkeypatch):
     for process, told in enumerate([900.0, 800.0, 1000.0]):
         monkeypatch.setattr(checkpoints.host, "peak_memory_mb", lambda: told)
         training(tmp_path, epochs=process + 1)
-        assert checkpoints.newest(tmp_path)[0].peak_memory_mb == max(900, told)
+        assert checkpoints.read_newest(tmp_path)[0].peak_memory_mb == max(900, told)
 
 
 def stop(model):
@@ -99,7 +99,7 @@ def test_sigterm_saves_at_the_very_step(uninterrupted, tmp_path, hook, count, ex
     with pytest.raises(Terminated) as caught:
         training(tmp_path, act=At(hook, count, terminate))
     assert caught.value.code == 143
-    position, _ = checkpoints.newest(tmp_path)
+    position, _ = checkpoints.read_newest(tmp_path)
     assert (position.epoch, position.step) == expected and position.seconds == 7
     same_as(uninterrupted, tmp_path)
 
@@ -116,7 +116,7 @@ def test_several_steps_in_one_call_resume_too(tmp_path):
     expected, history = training(tmp_path / "whole", steps_per_execution=2)
     with pytest.raises(KeyboardInterrupt):
         training(tmp_path / "cut", act=At("on_train_batch_end", 4, stop), every=2, steps_per_execution=2)
-    assert checkpoints.newest(tmp_path / "cut")[0].step == 2
+    assert checkpoints.read_newest(tmp_path / "cut")[0].step == 2
     found, again = training(tmp_path / "cut", steps_per_execution=2)
     assert all((mine == theirs).all() for mine, theirs in zip(found, expected, strict=True)) and again == history
 
@@ -138,7 +138,7 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(uninterrupted, tm
         training(tmp_path, act=At("on_train_batch_end", 7, stop), every=1)
     newest = tmp_path / names(tmp_path)[-1]
     damage(newest)
-    position, _ = checkpoints.newest(tmp_path)
+    position, _ = checkpoints.read_newest(tmp_path)
     assert (position.epoch, position.step) == (1, 1)
     assert f"{newest} is damaged" in caplog.text and not newest.exists()
     same_as(uninterrupted, tmp_path)
@@ -186,7 +186,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(UserError, match=f"has checkpoint format {checkpoints.FORMAT + 1}.* reads format "
                                         f"{checkpoints.FORMAT}"):
-        checkpoints.newest(tmp_path)
+        checkpoints.read_newest(tmp_path)
     assert len(names(tmp_path)) == 1  # it is not damaged, and stays
 
 
@@ -194,7 +194,7 @@ def test_the_order_of_the_variables_is_that_of_the_format():
     """Checkpoints restore by position. If this order changes, raise checkpoints.FORMAT and adapt the list."""
     model = mlnt_tf.MLNT(tiny.dense(), num_synthetic=1)
     model.compile(learning_rate=.2, meta_rate=.1)
-    order = [re.sub(r"_\d+", "", variable.path) for variable in checkpoints.variables_of(model).values()]
+    order = [re.sub(r"_\d+", "", variable.path) for variable in checkpoints.named_variables(model).values()]
     network = ["sequential/dense/kernel", "sequential/dense/bias"] * 2
     velocities = ["sequential_dense_kernel_velocity", "sequential_dense_bias_velocity"] * 2
     means = [f"{name}/{part}" for name in ("loss", "loss", "accuracy", "true_accuracy", "consistency", "loss", "accuracy",

@@ -81,14 +81,14 @@ def test_shards_hold_what_the_tree_holds(both, monkeypatch, limit, clean):
         rows = [other.record_names().index(name) for name in one.record_names()]  # shards are shuffled
         np.testing.assert_array_equal(one.labels, other.labels[rows])
         np.testing.assert_array_equal(one.true_labels, other.true_labels[rows])
-        np.testing.assert_array_equal(storage.in_memory(one.images).array, storage.in_memory(other.images).array[rows])
+        np.testing.assert_array_equal(storage.load_into_memory(one.images).array, storage.load_into_memory(other.images).array[rows])
 
 
 def test_shards_read_by_their_name_alone_leave_nothing_behind_that_misleads(both, tmp_path, monkeypatch):
     from mlnt_tf.files import cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cache, "KEPT_FROM", 0)
+    monkeypatch.setattr(cache, "MIN_SECONDS", 0)
     plain = load_source(Config(dataset="tfds:clothing1m", noise="none", image_size=10, data_dir=str(both[1])))
     assert (plain.test.true_labels == -1).all()
     for _ in range(2):

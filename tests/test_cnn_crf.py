@@ -22,12 +22,12 @@ W = tf.constant([[1., 0, 0], [.5, 1, .2], [0, 0, 1]])  # [given, true]
 @pytest.mark.parametrize("alpha, expected", [
     (0., (.665241, .244728, .090031)), (.5, (.524666, .365534, .109800)), (1., (.450652, .432071, .117277))])
 def test_e_step_by_hand(alpha, expected):
-    log_auxiliary = np.log(cnn_crf.auxiliary(T))[1].astype(np.float32)
+    log_auxiliary = np.log(cnn_crf.auxiliary_distribution(T))[1].astype(np.float32)
     np.testing.assert_allclose(cnn_crf.e_step(A, log_auxiliary, alpha)[0], expected, atol=1e-6)
 
 
 def test_the_auxiliary_distribution_is_bayes_rule_on_the_smoothed_matrix():
-    found = cnn_crf.auxiliary(T, prior=np.array([.5, .25, .25]))
+    found = cnn_crf.auxiliary_distribution(T, prior=np.array([.5, .25, .25]))
     smooth = .999 * T + 1e-3 / 3
     np.testing.assert_allclose(found[1], smooth[:, 1] * [.5, .25, .25] / (smooth[:, 1] @ [.5, .25, .25]))
     assert (found > 0).all()
@@ -35,7 +35,7 @@ def test_the_auxiliary_distribution_is_bayes_rule_on_the_smoothed_matrix():
 
 @pytest.mark.parametrize("epoch, alpha", [(0, 99), (1, 8.0909), (2, 3.7619), (5, .9608), (7, .5), (40, .5)])
 def test_alpha_falls_with_the_epochs(epoch, alpha):
-    assert cnn_crf.alpha_of(epoch).numpy() == pytest.approx(alpha, rel=1e-4)
+    assert cnn_crf.alpha_schedule(epoch).numpy() == pytest.approx(alpha, rel=1e-4)
 
 
 def test_the_exact_form_by_hand():
@@ -66,7 +66,7 @@ def test_both_heads_and_the_pairwise_energy_are_trained_and_saved(form, tmp_path
     assert len(before) == (7 if form == "exact" else 6)
     model.fit(tiny.positioned(3), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.9)])
     assert all((variable.numpy() != start).any() for variable, start in zip(model.trained_variables, before))
-    saved = {id(variable) for variable in checkpoints.variables_of(model).values()}
+    saved = {id(variable) for variable in checkpoints.named_variables(model).values()}
     assert {id(variable) for variable in model.trained_variables} <= saved
     model.student.save(tmp_path / "student.keras")
     images = tiny.batch()["image"]
@@ -78,7 +78,7 @@ def test_the_loss_of_the_analytic_form_is_the_sum_of_two_cross_entropies():
     network, model = model_of("analytic", clean=np.eye(24, dtype=np.int32)[0] * 3 - 1)  # the first is of class 2
     batch = next(iter(tiny.positioned(1)))
     a, b = model.both.value(batch["image"])
-    q = cnn_crf.e_step(a, np.log(cnn_crf.auxiliary(T))[batch["label"]].astype(np.float32), 99.).numpy()
+    q = cnn_crf.e_step(a, np.log(cnn_crf.auxiliary_distribution(T))[batch["label"]].astype(np.float32), 99.).numpy()
     q[0] = [0, 0, 1]
     expected = -np.mean(np.sum(q * tf.nn.log_softmax(a), axis=1)) - np.mean(
         tf.gather(tf.nn.log_softmax(b), batch["label"], axis=1, batch_dims=1))
@@ -100,12 +100,12 @@ def test_the_loss_of_the_exact_form_with_a_clean_label_is_log_p_of_the_pair():
 
 def test_clean_labels_are_balanced_and_fewer_where_there_are_fewer():
     loaded = load_examples(mlnt_tf.Config())
-    clean = cnn_crf.clean_labels_of(loaded.train, 25, num_classes=10, seed=0)
+    clean = cnn_crf.draw_clean_labels(loaded.train, 25, num_classes=10, seed=0)
     assert np.bincount(clean[clean >= 0]).tolist() == [3] * 5 + [2] * 5
     np.testing.assert_array_equal(clean[clean >= 0], loaded.train.true_labels[clean >= 0])
-    everything = cnn_crf.clean_labels_of(loaded.train, 10**6, num_classes=10, seed=0)
+    everything = cnn_crf.draw_clean_labels(loaded.train, 10**6, num_classes=10, seed=0)
     np.testing.assert_array_equal(everything, loaded.train.true_labels)
-    assert (cnn_crf.clean_labels_of(loaded.train, 25, num_classes=10, seed=1) != clean).any()
+    assert (cnn_crf.draw_clean_labels(loaded.train, 25, num_classes=10, seed=1) != clean).any()
 
 
 def test_without_true_labels_clean_ones_are_refused():

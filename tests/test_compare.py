@@ -278,7 +278,7 @@ def test_a_second_grid_in_the_same_place_is_refused(tmp_path, capsys):
     from mlnt_tf.files import lock
 
     runner = Runner()
-    with lock.locked(tmp_path):
+    with lock.hold_lock(tmp_path):
         assert call(tmp_path, start=runner) == 2
     assert "is in use by process" in capsys.readouterr().err and runner.started == []
 

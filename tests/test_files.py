@@ -27,7 +27,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_what_a_killed_run_was_writing_is_removed(tmp_path):
     (tmp_path / "writing_a.npz").write_text("half")
     (tmp_path / "a.npz").write_text("whole")
-    atomic.remove_scratch(tmp_path)
+    atomic.remove_scratch_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -43,12 +43,12 @@ def test_a_second_run_is_refused_and_a_stale_lock_taken_over(tmp_path):
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"in use by process {other.pid} on "):
-            with lock.locked(tmp_path):
+            with lock.hold_lock(tmp_path):
                 pass
     finally:
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert f"process {other.pid}" in (tmp_path / "lock").read_text()  # the dead one's name is still there
-    with lock.locked(tmp_path):
+    with lock.hold_lock(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / "lock").read_text()
     assert (tmp_path / "lock").read_text() == ""

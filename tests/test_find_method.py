@@ -52,7 +52,7 @@ def test_every_built_in_method_is_found_and_plans_its_epochs(name):
     config = Config(method=name)
     method = methods.find(config)
     assert callable(method.train)
-    examples = types.SimpleNamespace(drawn_by=None)
+    examples = types.SimpleNamespace(injected_matrix=None)
     assert method.planned_epochs(config, examples)["cross entropy"] >= 30
 
 

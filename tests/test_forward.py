@@ -8,7 +8,7 @@ import mlnt_tf
 from mlnt_tf import losses
 from mlnt_tf.config import UserError
 from mlnt_tf.data.images.storage import ArrayImages
-from mlnt_tf.data.load import load_examples, ours_alone
+from mlnt_tf.data.load import load_examples, source_is_clean
 from mlnt_tf.data.splits import Split
 from mlnt_tf.experiment import transition
 from mlnt_tf.labels import confusion
@@ -51,11 +51,11 @@ def test_forward_by_the_identity_is_cross_entropy_bit_for_bit(run_eagerly):
 def test_the_anchor_lies_strictly_below_the_97th_percentile():
     of_first = np.arange(1, 101) / 100
     probabilities = np.stack([of_first, 1 - of_first], axis=1)[np.random.default_rng(0).permutation(100)]
-    np.testing.assert_allclose(confusion.estimate(probabilities)[0], [.97, .03])
+    np.testing.assert_allclose(confusion.estimate_by_anchors(probabilities)[0], [.97, .03])
 
 
 def test_estimated_rows_sum_to_one_and_equal_predictions_have_an_anchor():
-    np.testing.assert_allclose(confusion.estimate(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
+    np.testing.assert_allclose(confusion.estimate_by_anchors(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
 
 
 def examples(**settings):
@@ -65,23 +65,23 @@ def examples(**settings):
 
 def test_the_true_matrix_is_that_of_our_noise():
     config, loaded = examples(noise_rate=.5)
-    assert transition.source_of(config, loaded) == "true"
-    np.testing.assert_allclose(confusion.known(loaded), .5 * np.eye(10) + .05)
+    assert transition.matrix_source(config, loaded) == "true"
+    np.testing.assert_allclose(confusion.true_matrix(loaded), .5 * np.eye(10) + .05)
 
 
 def test_without_noise_of_ours_the_matrix_is_estimated_and_true_is_refused():
     config, loaded = examples(noise="none", transition_matrix="true")
     unknown = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, true_labels=None))
-    assert transition.source_of(mlnt_tf.Config(), unknown) == "estimated" and confusion.known(unknown) is None
+    assert transition.matrix_source(mlnt_tf.Config(), unknown) == "estimated" and confusion.true_matrix(unknown) is None
     with pytest.raises(UserError, match="--transition_matrix=true: the true labels.*not known"):
         transition.check(config, unknown)
 
 
 def test_where_true_labels_are_known_the_true_matrix_is_counted():
     _, loaded = examples()
-    counted = confusion.known(dataclasses.replace(loaded, drawn_by=None))
+    counted = confusion.true_matrix(dataclasses.replace(loaded, injected_matrix=None))
     np.testing.assert_allclose(counted.sum(axis=1), 1)
-    assert np.abs(counted - confusion.known(loaded)).mean() < .05
+    assert np.abs(counted - confusion.true_matrix(loaded)).mean() < .05
 
 
 @pytest.mark.parametrize("text, message", [
@@ -95,7 +95,7 @@ def test_a_matrix_that_cannot_be_is_refused_in_one_line(tmp_path, text, message)
 
 
 def test_heat_maps_are_drawn_side_by_side(tmp_path):
-    transition.draw(tmp_path / "t.png", {"estimated": T, "true": np.eye(3)}, ("cat", "dog", "bird"))
+    transition.plot_matrices(tmp_path / "t.png", {"estimated": T, "true": np.eye(3)}, ("cat", "dog", "bird"))
     height, width, _ = tf.io.decode_png((tmp_path / "t.png").read_bytes()).shape
     assert width > 1.5 * height
 
@@ -105,4 +105,4 @@ def test_noise_on_top_of_labels_that_are_wrong_already_is_not_all_the_noise():
 
     def split(labels):
         return Split(np.arange(8), labels, ArrayImages(np.zeros([8, 2, 2, 1], np.uint8)), np.zeros(8, "S1"), true)
-    assert ours_alone(split(true)) and not ours_alone(split(1 - true))
+    assert source_is_clean(split(true)) and not source_is_clean(split(1 - true))

@@ -84,7 +84,7 @@ def test_taken_rows_keep_their_pixels(kind):
     rows = np.array([3, 4, 17, 18, 39])
     part = kind.take(rows)
     assert len(part) == 5
-    np.testing.assert_array_equal(storage.in_memory(part).array, PIXELS[rows])
+    np.testing.assert_array_equal(storage.load_into_memory(part).array, PIXELS[rows])
     epoch = batches(part, epochs=1, batch_size=5, steps_per_epoch=1)[0]
     np.testing.assert_array_equal(epoch["image"], PIXELS[rows][epoch["id"]])
 
@@ -104,11 +104,11 @@ def test_mean_and_digests(kind):
 
 def test_many_images_stay_encoded(kinds, monkeypatch):
     monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 100)
-    assert storage.in_memory(kinds["files"]) is kinds["files"]
+    assert storage.load_into_memory(kinds["files"]) is kinds["files"]
 
 
 def test_shards_are_read_in_an_order_of_the_key_alone(kinds, monkeypatch):
-    monkeypatch.setattr(storage, "SHUFFLED_TOGETHER", 8)
+    monkeypatch.setattr(storage, "SHUFFLE_BLOCK", 8)
     key = tf.constant([1, 2])
     one, again = ([int(position) for position, _ in kinds["shards"].one_pass(key)] for _ in range(2))
     assert one == again and sorted(one) == list(range(COUNT))
@@ -134,7 +134,7 @@ def test_names_with_spaces_and_other_letters(tmp_path):
     name = "ein Foto für Zoë, 写真.png"
     (tmp_path / name).write_bytes(ENCODED[0])
     some = storage.FileImages([os.fsencode(name)], root=str(tmp_path), size=SIZE)
-    np.testing.assert_array_equal(storage.in_memory(some).array[0], PIXELS[0])
+    np.testing.assert_array_equal(storage.load_into_memory(some).array[0], PIXELS[0])
 
 
 @pytest.mark.parametrize("change, message", [

@@ -93,5 +93,5 @@ def test_the_papers_lengths_scale_with_the_epochs():
 
 def test_stage_two_falls_at_a_third_and_two_thirds():
     stage = types.SimpleNamespace(config=Config(epochs=120), examples=types.SimpleNamespace(steps_per_epoch=10))
-    rate = joint.falling_twice(stage)
+    rate = joint.stage2_learning_rate(stage)
     assert [pytest.approx(float(rate(step)), rel=1e-5) for step in (0, 399, 400, 799, 800)] == [.2, .2, .02, .02, .002]

@@ -247,10 +247,10 @@ def test_a_check_that_took_long_is_kept_for_files_that_stay_the_same(pets, tmp_p
     from mlnt_tf.files import cache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(cache, "KEPT_FROM", 0)
+    monkeypatch.setattr(cache, "MIN_SECONDS", 0)
     looks = []
-    real = scan.look_at_all
-    monkeypatch.setattr(scan, "look_at_all", lambda images: looks.append(1) or real(images))
+    real = scan.decode_all
+    monkeypatch.setattr(scan, "decode_all", lambda images: looks.append(1) or real(images))
     first, again = folder(pets), folder(pets)
     assert len(looks) == 1
     np.testing.assert_array_equal(first.train.digests, again.train.digests)

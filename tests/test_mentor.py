@@ -17,7 +17,7 @@ def test_predictions_are_softmax_in_order():
     network = tiny.dense()
     batches = images()
     everything = np.concatenate([batch["image"] for batch in batches])
-    np.testing.assert_allclose(predict.predict(network, batches), tf.nn.softmax(network(everything)), atol=1e-6)
+    np.testing.assert_allclose(predict.predict_probabilities(network, batches), tf.nn.softmax(network(everything)), atol=1e-6)
     labels = np.argmax(network(everything), axis=1)
     assert predict.accuracy(network, batches, labels) == 1
     assert predict.accuracy(network, batches, (labels + 1) % 3) == 0
@@ -25,16 +25,16 @@ def test_predictions_are_softmax_in_order():
 
 def test_features_are_the_input_of_the_last_layer():
     network, batches = tiny.dense(), images()
-    features = predict.embed(network, batches, "penultimate")
+    features = predict.extract_features(network, batches, "penultimate")
     kernel, bias = network.layers[-1].get_weights()
-    np.testing.assert_allclose(features @ kernel + bias, predict.embed(network, batches, "logits"), atol=1e-5)
+    np.testing.assert_allclose(features @ kernel + bias, predict.extract_features(network, batches, "logits"), atol=1e-5)
 
 
 def test_large_features_are_written_and_memory_mapped(tmp_path, monkeypatch):
     network, batches = tiny.dense(), images()
-    in_memory = predict.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    in_memory = predict.extract_features(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
     monkeypatch.setattr(predict, "IN_MEMORY_BELOW", 0)
-    mapped = predict.embed(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
+    mapped = predict.extract_features(network, batches, "penultimate", count=10, path=tmp_path / "features.npy")
     assert isinstance(mapped, np.memmap) and not isinstance(in_memory, np.memmap)
     np.testing.assert_allclose(mapped, in_memory, atol=1e-6)
 

@@ -67,7 +67,7 @@ def test_more_neighbours_than_rows_are_refused():
 
 def test_a_row_crowded_out_of_its_own_list_drops_the_last():
     found = np.array([[0, 1, 2], [2, 0, 3]])
-    np.testing.assert_array_equal(scann.without_itself(found, np.arange(2)), [[1, 2], [2, 0]])
+    np.testing.assert_array_equal(scann.drop_self(found, np.arange(2)), [[1, 2], [2, 0]])
 
 
 def test_leaves_that_hold_too_few_rows_are_made_up_for_exactly(monkeypatch):
@@ -91,7 +91,7 @@ def test_features_that_are_not_finite_are_refused():
 def test_a_memory_map_that_is_forgotten_while_it_is_read_gives_the_same(tmp_path, monkeypatch):
     points = np.random.default_rng(0).normal(size=[3000, 64]).astype(np.float32)
     np.save(tmp_path / "x.npy", points)
-    monkeypatch.setattr(neighbors, "FORGET_EVERY", 0.0)
+    monkeypatch.setattr(neighbors, "RELEASE_INTERVAL", 0.0)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     found = find_neighbors(mapped, backend="exact")
     np.testing.assert_array_equal(found.indices, find_neighbors(points, backend="exact").indices)

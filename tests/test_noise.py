@@ -13,7 +13,7 @@ def matrix_of(text, *args, **kwargs):
 
 
 def corrupted(matrix, *, ids=IDS, labels=LABELS, seed=0, sampling="exact"):
-    return noise.corrupt(labels, ids, matrix, seed=seed, sampling=sampling)
+    return noise.corrupt_labels(labels, ids, matrix, seed=seed, sampling=sampling)
 
 
 def test_symmetric_includes_the_true_class():
@@ -124,9 +124,9 @@ def test_rows_within_the_tolerance_are_made_to_sum_to_one(tmp_path):
 
 
 def test_the_uniform_of_an_id_hangs_on_seed_salt_and_id_alone():
-    draws = noise.uniform(IDS, seed=3, salt=5)
-    np.testing.assert_array_equal(noise.uniform([17, 4], seed=3, salt=5), draws[[17, 4]])
-    assert (draws != noise.uniform(IDS, seed=3, salt=6)).all() and (0 <= draws).all() and (draws < 1).all()
+    draws = noise.uniform_draws(IDS, seed=3, salt=5)
+    np.testing.assert_array_equal(noise.uniform_draws([17, 4], seed=3, salt=5), draws[[17, 4]])
+    assert (draws != noise.uniform_draws(IDS, seed=3, salt=6)).all() and (0 <= draws).all() and (draws < 1).all()
 
 
 @pytest.mark.parametrize("shares, count, expected", [

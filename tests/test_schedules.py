@@ -37,5 +37,5 @@ def test_step_decay_of_a_ramp():
 
 
 def test_value_of_a_number_and_of_a_schedule():
-    assert float(schedules.value(.3, 7)) == pytest.approx(.3)
-    assert float(schedules.value(schedules.Ramp(.4, 8), 4)) == pytest.approx(.2)
+    assert float(schedules.value_at(.3, 7)) == pytest.approx(.3)
+    assert float(schedules.value_at(schedules.Ramp(.4, 8), 4)) == pytest.approx(.2)

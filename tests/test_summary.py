@@ -33,7 +33,7 @@ def test_the_standard_error_is_the_deviation_over_the_root_of_n():
 
 
 def test_the_table_by_hand():
-    mlnt, gce, elr = map(summary.cells, summary.rows_of(OUTCOMES))
+    mlnt, gce, elr = map(summary.cells, summary.table_rows(OUTCOMES))
     # last: .60, .62, .70, mean .64, variance (.0016 + .0004 + .0036) / 2 = .0028, error .0306
     assert mlnt == ("mlnt", "symmetric", "0.5", "86.0 ± 3.5", "64.0 ± 3.1", "76.0 ± 3.5", "54.0 ± 3.1", "3", "11", "502")
     assert gce == ("gce", "symmetric", "0.5", "70.0", "50.0", "60.0", "40.0", "1 of 3", "10", "500")
@@ -43,7 +43,7 @@ def test_the_table_by_hand():
 def test_rows_are_grouped_by_noise_and_rate():
     outcomes = [run(method, seed, .5, rate=rate, noise=noise) for seed in (0, 1) for noise, rate in
                 (("symmetric", .3), ("symmetric", .5), ("none", None)) for method in ("mlnt", "gce")]
-    assert [(row.noise, row.rate, row.method, len(row.finished)) for row in summary.rows_of(outcomes)] == [
+    assert [(row.noise, row.rate, row.method, len(row.finished)) for row in summary.table_rows(outcomes)] == [
         ("symmetric", .3, "mlnt", 2), ("symmetric", .3, "gce", 2), ("symmetric", .5, "mlnt", 2),
         ("symmetric", .5, "gce", 2), ("none", None, "mlnt", 2), ("none", None, "gce", 2)]
 

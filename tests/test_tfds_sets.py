@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data.images import storage
 from mlnt_tf.data.sources import load_source
-from mlnt_tf.data.sources.tfds_sets import quiet
+from mlnt_tf.data.sources.tfds_sets import quiet_tfds
 
 COUNT = 100
 PIXELS = np.random.default_rng(0).integers(256, size=[COUNT, 32, 32, 3], dtype=np.uint8)
@@ -23,7 +23,7 @@ def store(root, name, version, columns, **kinds):
     for extra in columns:
         features.setdefault(extra, kinds.get(extra, tfds.features.ClassLabel(num_classes=10)))
     first = {key: column[:10] for key, column in columns.items()}
-    with quiet():
+    with quiet_tfds():
         tfds.dataset_builders.store_as_tfds_dataset(
             name=name, version=version, features=tfds.features.FeaturesDict(features), data_dir=str(root),
             disable_shuffling=True,
@@ -100,7 +100,7 @@ def test_any_set_by_name_in_memory_or_streamed(root, monkeypatch, limit):
     assert (source.train.true_labels == -1).all() and len(source.test) == 10
     assert source.train.record_names()[3].startswith("cifar10-train.tfrecord") and source.train.record_names()[3].endswith("__3")
     monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 2**30)
-    np.testing.assert_array_equal(storage.in_memory(source.train.images).array, PIXELS)
+    np.testing.assert_array_equal(storage.load_into_memory(source.train.images).array, PIXELS)
 
 
 def test_a_set_that_is_not_there_is_refused(tmp_path):
@@ -113,7 +113,7 @@ def test_a_set_without_classes_is_refused(tmp_path):
     import tensorflow as tf
 
     features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(32, 32, 3)), "age": np.int64})
-    with quiet():
+    with quiet_tfds():
         tfds.dataset_builders.store_as_tfds_dataset(
             name="ages", version="1.0.0", data_dir=str(tmp_path), features=features,
             split_datasets={"train": tf.data.Dataset.from_tensor_slices({"image": PIXELS[:3], "age": [1, 2, 3]})})
@@ -124,7 +124,7 @@ def test_a_set_without_classes_is_refused(tmp_path):
 def store_mine(root, **labels):
     import tensorflow as tf
 
-    with quiet():
+    with quiet_tfds():
         tfds.dataset_builders.store_as_tfds_dataset(
             name="mine", version="1.0.0", data_dir=str(root),
             split_datasets={split: tf.data.Dataset.from_tensor_slices({"image": PIXELS, "label": column})

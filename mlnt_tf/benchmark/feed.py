@@ -159,7 +159,7 @@ def bare_decoder(encoded, batch_size, steps):
     table = tf.constant(encoded)
     decoded = tf.data.Dataset.range(steps * batch_size).map(
         lambda row: tf.io.decode_jpeg(table[row % DISTINCT], channels=3), num_parallel_calls=tf.data.AUTOTUNE)
-    return storage.untuned(decoded.batch(batch_size))
+    return storage.without_autotuner(decoded.batch(batch_size))
 
 
 def search_seconds():

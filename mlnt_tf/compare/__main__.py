@@ -88,7 +88,7 @@ def run(cells, output_dir, *, jobs, start):
                 print(f"ended by {signal.Signals(-code).name}", file=log)
         tell(cell.outcome())
 
-    with lock.locked(output_dir):
+    with lock.hold_lock(output_dir):
         unfinished = []
         for cell in cells:
             outcome = cell.outcome()
@@ -104,7 +104,7 @@ def run(cells, output_dir, *, jobs, start):
 
 def note_machine(output_dir, jobs):
     """Keeps which machines trained, for the page."""
-    here = report.machine()
+    here = report.describe_machine()
     line = f"{here['processor']}, {here['cores']} cores, {here['system']}, --jobs={jobs}"
     known = machines(output_dir)
     if line not in known:
@@ -149,7 +149,7 @@ def main(argv=None, *, start=start):
         print(f"mlnt_tf: {how}; the same command goes on, with --report_only it tells what is finished.",
               file=sys.stderr)
         return code
-    print(f"\n{report.align([summary.COLUMNS, *map(summary.cells, summary.rows_of(outcomes))])}\n\n"
+    print(f"\n{report.align_columns([summary.COLUMNS, *map(summary.cells, summary.table_rows(outcomes))])}\n\n"
           f"In {output_dir}: index.html, table.md, table.csv, the figures, and every run with its log.")
     return 0 if all(outcome.results for outcome in outcomes) else 1
 

@@ -78,5 +78,5 @@ def _style(number):
 
 def _save(figure, path):
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    with atomic.whole(path) as scratch:
+    with atomic.replacing(path) as scratch:
         figure.savefig(scratch, format="png", dpi=120)

@@ -89,7 +89,7 @@ def mean_and_error(values):
     return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)) if values[1:] else None
 
 
-def rows_of(outcomes):
+def table_rows(outcomes):
     """The table's rows: noises and rates in the order they come in, within them the methods."""
     methods = list(dict.fromkeys(run.method for run in outcomes))
     conditions = dict.fromkeys((run.noise, run.rate) for run in outcomes)
@@ -132,7 +132,7 @@ def write(output_dir, outcomes, *, command, machines):
       command: the command line that the grid comes from.
       machines: a line for each machine that trained.
     """
-    rows = rows_of(outcomes)
+    rows = table_rows(outcomes)
     atomic.write_csv(output_dir / "table.csv", CSV_COLUMNS, map(csv_cells, rows))
     atomic.write_text(output_dir / "table.md", _markdown(rows, command))
     figures = draw(output_dir, rows)

@@ -23,7 +23,7 @@ class Examples:
     bad_images: tuple  # (record, reason)
     preprocess: transforms.Preprocess
     steps_per_epoch: int
-    drawn_by: np.ndarray = None  # the matrix of our noise, p(given | true), or None where the labels are as they came
+    injected_matrix: np.ndarray = None  # the matrix of our noise, p(given | true), or None where the labels are as they came
 
     @property
     def realized_rate(self):
@@ -42,15 +42,15 @@ class Examples:
 
 
 def load_examples(config):
-    """What --dataset names, made ready; see `examples_of`.
+    """What --dataset names, made ready; see `build_examples`.
 
     Raises:
       UserError: the data are not there, or too few for the batch or the neighbours.
     """
-    return examples_of(load_source(config), config)
+    return build_examples(load_source(config), config)
 
 
-def examples_of(source, config):
+def build_examples(source, config):
     """Corrupts, holds out, cuts to size; tells the realised rate, and warns of classes without training examples."""
     matrix = None
     if config.noise_source.is_injected:
@@ -59,11 +59,11 @@ def examples_of(source, config):
             symmetric_includes_true=config.symmetric_includes_true)
     if config.neighbor_backend == "scann":
         scann.usable_scann("scann")  # told now, not after the first training
-    train, validation = corrupted(source.train, matrix, config), source.validation  # held out or cut off, labels stay
+    train, validation = inject_noise(source.train, matrix, config), source.validation  # held out or cut off, labels stay
     if validation is None:
         train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
     else:
-        validation = corrupted(validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
+        validation = inject_noise(validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
     train = splits.subset(train, config.train_examples, seed=config.seed)
     if config.batch_size > len(train):
         raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
@@ -77,8 +77,8 @@ def examples_of(source, config):
     examples = Examples(
         train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
         test=source.test.with_true_labels(), class_names=source.class_names,
-        bad_images=source.bad_images, preprocess=preprocess_for(config, train.images), steps_per_epoch=steps_per_epoch,
-        drawn_by=matrix if ours_alone(source.train) else None)
+        bad_images=source.bad_images, preprocess=build_preprocess(config, train.images), steps_per_epoch=steps_per_epoch,
+        injected_matrix=matrix if source_is_clean(source.train) else None)
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if not counts.all():
         logging.warning("no training example has the class %s", ", ".join(
@@ -87,18 +87,18 @@ def examples_of(source, config):
     logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
                  "%d test (%s labels)", config.dataset, len(train),
                  "an unknown share" if rate is None else f"{100 * rate:.1f} %", config.noise,
-                 len(validation), kind_of_labels(examples.validation), len(source.test), kind_of_labels(examples.test))
+                 len(validation), describe_labels(examples.validation), len(source.test), describe_labels(examples.test))
     return examples
 
 
-def kind_of_labels(split):
+def describe_labels(split):
     """What an accuracy on this split is measured against, in a word."""
     if (split.true_labels < 0).any():
         return "given, as true ones are not known"
     return "clean" if (split.labels == split.true_labels).all() else "noisy"
 
 
-def preprocess_for(config, images):
+def build_preprocess(config, images):
     """What the network sees of the images: its own normalization if it has one, else the mean of the training images
     subtracted, pixel by pixel or, where crops shift them, by channel."""
     stored = images.shape
@@ -113,12 +113,12 @@ def preprocess_for(config, images):
     return transforms.Preprocess(stored, shape, normalize)
 
 
-def ours_alone(split):
+def source_is_clean(split):
     """Whether the labels carry no noise of their own, as far as is known: what is drawn on top is then the whole noise."""
     return bool(((split.true_labels < 0) | (split.true_labels == split.labels)).all())
 
 
-def corrupted(split, matrix, config, *, salt=noise.NOISE_SALT):
+def inject_noise(split, matrix, config, *, salt=noise.NOISE_SALT):
     """The split with our noise drawn on top of its labels, which are the true ones where no others are known.
 
     Args:
@@ -127,5 +127,5 @@ def corrupted(split, matrix, config, *, salt=noise.NOISE_SALT):
     """
     if matrix is None:
         return split
-    given = noise.corrupt(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling, salt=salt)
+    given = noise.corrupt_labels(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling, salt=salt)
     return dataclasses.replace(split, labels=given, true_labels=split.with_true_labels().labels)

@@ -119,7 +119,7 @@ def _read_array(path, flag):
     return np.array(rows)
 
 
-def uniform(ids, *, seed, salt):
+def uniform_draws(ids, *, seed, salt):
     """Draws one number in [0, 1) per id, as a function of the seed, the salt and the id.
 
     The number is the one at position `id` in the stream of a counter-based generator.
@@ -133,14 +133,14 @@ def uniform(ids, *, seed, salt):
     return np.random.Generator(np.random.Philox(key=[seed, salt])).random(int(ids.max()) + 1)[ids]
 
 
-def corrupt(labels, ids, matrix, *, seed, sampling, salt=NOISE_SALT):
+def corrupt_labels(labels, ids, matrix, *, seed, sampling, salt=NOISE_SALT):
     """Returns the given labels, drawn from the true ones.
 
     Args:
       labels: int [n], the true labels.
       ids: int64 [n].
       matrix: float64 [classes, classes], p(given | true).
-      seed, salt: int, see `uniform`.
+      seed, salt: int, see `uniform_draws`.
       sampling: "bernoulli" draws each label independently. "exact" splits each class in the
         proportions of its row, by largest remainder, so that the fraction of wrong labels is that
         of the matrix. It depends on the rank of an id among all ids, so pass the complete data set.
@@ -148,7 +148,7 @@ def corrupt(labels, ids, matrix, *, seed, sampling, salt=NOISE_SALT):
     Returns:
       int32 [n].
     """
-    draws = uniform(ids, seed=seed, salt=salt)
+    draws = uniform_draws(ids, seed=seed, salt=salt)
     given = np.asarray(labels, np.int32).copy()
     for true in np.unique(labels):
         members = np.flatnonzero(labels == true)

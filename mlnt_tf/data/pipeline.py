@@ -7,13 +7,13 @@ a row of the training split and of every array aligned with it.
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.data.images.storage import untuned
+from mlnt_tf.data.images.storage import without_autotuner
 from mlnt_tf.data.targets import Targets
 
 CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized
 
 
-def key_of(seed, *parts):
+def fold_key(seed, *parts):
     key = tf.constant([seed, 0], tf.int32)
     for part in parts:
         key = tf.random.experimental.stateless_fold_in(key, tf.cast(part, tf.int32), alg="philox")
@@ -82,7 +82,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
 
     def epoch_of(epoch):
         def one_pass(repeat):
-            examples = split.images.one_pass(key_of(seed, stream, epoch, repeat), selected)
+            examples = split.images.one_pass(fold_key(seed, stream, epoch, repeat), selected)
             return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
         examples = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)
@@ -94,7 +94,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
 
     def load(epoch, repeat, position, handle):
         image = split.images.pixels(handle)
-        image = (preprocess.augmented(image, key_of(seed, stream, epoch, repeat, position)) if augmented
+        image = (preprocess.augmented(image, fold_key(seed, stream, epoch, repeat, position)) if augmented
                  else preprocess(image))
         return position, {"position": tf.cast(position, tf.int32), "image": image,
                           **{name: column[position] for name, column in columns.items()}}
@@ -111,7 +111,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(
         batch_size // workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = untuned(batches.prefetch(4))
+    batches = without_autotuner(batches.prefetch(4))
     if first_step:  # `fit` counts the batches passed over too, and would end early if it knew how many come
         return batches
     return batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
@@ -156,4 +156,4 @@ def evaluation_batches(split, preprocess, *, batch_size, multiple=1):
     if multiple > 1:
         batches = batches.map(fill_up, num_parallel_calls=tf.data.AUTOTUNE)
     cached = 4 * len(split) * np.prod(preprocess.shape) < CACHE_BELOW
-    return untuned((batches.cache() if cached else batches).prefetch(2))
+    return without_autotuner((batches.cache() if cached else batches).prefetch(2))

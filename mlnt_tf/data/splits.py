@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.noise import apportion, uniform
+from mlnt_tf.data.noise import apportion, uniform_draws
 
 TEST_SALT, HOLD_OUT_SALT, SUBSET_SALT = 0x74657374, 0x686F6C64, 0x737562
 
@@ -51,10 +51,10 @@ class Split:
 
     def record_names(self):
         """The records as text that can be written anywhere: a list of str."""
-        return [text_of(record) for record in self.records]
+        return [record_text(record) for record in self.records]
 
 
-def text_of(record):
+def record_text(record):
     """A record or path, str or bytes in any encoding, as text."""
     return record.decode("utf-8", "backslashreplace") if isinstance(record, bytes) else str(record)
 
@@ -89,7 +89,7 @@ def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):
     if not several.any():
         raise UserError(f"no class has two training examples: nothing can be held out of the {len(split)}.")
     count = min(max(round(fraction * len(split)), 1), int(several.sum()))
-    _, held = draw(split.take(np.flatnonzero(several)), count, seed=seed, salt=salt)
+    _, held = draw_stratified(split.take(np.flatnonzero(several)), count, seed=seed, salt=salt)
     return split.take(np.flatnonzero(~np.isin(split.ids, held.ids))), held
 
 
@@ -101,17 +101,17 @@ def subset(split, count, *, seed):
     """
     if count > len(split):
         raise UserError(f"--train_examples={count} is above the {len(split)} there are: lower it, or 0 for all.")
-    return draw(split, count, seed=seed, salt=SUBSET_SALT)[1] if count else split
+    return draw_stratified(split, count, seed=seed, salt=SUBSET_SALT)[1] if count else split
 
 
-def draw(split, count, *, seed, salt):
+def draw_stratified(split, count, *, seed, salt):
     """`count` examples in the classes' proportions (largest remainder): (the others, the drawn), in order.
 
     The classes are the true ones where they are known, so that noise changes no draw.
     """
     labels = split.with_true_labels().labels
     classes, sizes = np.unique(labels, return_counts=True)
-    draws = uniform(split.ids, seed=seed, salt=salt)
+    draws = uniform_draws(split.ids, seed=seed, salt=salt)
     drawn = np.zeros(len(split), bool)
     for label, share in zip(classes, apportion(sizes / len(split), count)):
         members = np.flatnonzero(labels == label)

@@ -23,7 +23,7 @@ def find_recorded(config):
     """
     output_dir = pathlib.Path(config.output_dir)
     _check_writable(output_dir)
-    before_the_run = {lock.LOCK, atomic.SCRATCH + FLAGS_FILE}
+    before_the_run = {lock.LOCK_FILE, atomic.SCRATCH_PREFIX + FLAGS_FILE}
     if not output_dir.exists() or {path.name for path in output_dir.iterdir()} <= before_the_run:
         return None
     flagfile = output_dir / FLAGS_FILE

@@ -27,7 +27,7 @@ def write_suspects_and_summarize(run, exported):
     """
     config, examples = run.config, run.examples
     train = examples.train
-    probabilities = predict.predict(exported.stage.network(exported.network), run.training_images())
+    probabilities = predict.predict_probabilities(exported.stage.network(exported.network), run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
     trusted = filtering.keep_trusted(filtering.probability_of_labels(train.labels, probabilities), config.tau)
     peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]  # an earlier version recorded none

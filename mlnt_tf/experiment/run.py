@@ -63,7 +63,7 @@ def open_run(config, examples, devices):
         if devices.is_chief:
             try:
                 output_dir.mkdir(parents=True, exist_ok=True)
-                held.enter_context(lock.locked(output_dir))
+                held.enter_context(lock.hold_lock(output_dir))
                 record.find_recorded(config)  # again: another run may have begun since the first look
                 atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
             except OSError as error:

@@ -47,7 +47,7 @@ class Stage:
         """
         directory = run.path / name.replace(" ", "_")
         result = artifacts.read_json(directory / "result.json", inputs=artifacts.digest_of(run.inputs, name))
-        position, arrays = checkpoints.newest(directory / "checkpoints")
+        position, arrays = checkpoints.read_newest(directory / "checkpoints")
         found = np.int64([position.epoch, position.step, result is not None])
         if (run.devices.of_chief(found) != found).any():
             raise UserError(f"worker {run.devices.worker} does not find the chief's checkpoints. --output_dir must be one "

@@ -57,7 +57,7 @@ def load_or_compute(path, compute, *, inputs):
     stored = read(path, inputs=inputs)
     if stored is not None:
         return stored
-    with atomic.whole(path) as scratch:
+    with atomic.replacing(path) as scratch:
         computed = compute(scratch)
         content, report = computed if isinstance(computed, tuple) else (computed, {})
         if content is not None:

@@ -6,17 +6,17 @@ import json
 import os
 import pathlib
 
-SCRATCH = "writing_"  # what begins so was being written when a run was killed
+SCRATCH_PREFIX = "writing_"  # what begins so was being written when a run was killed
 
 
 @contextlib.contextmanager
-def whole(path):
+def replacing(path):
     """A scratch path beside `path` to write to; it takes the place of `path` when the block ends, or is removed.
 
     A process killed at any moment leaves the old file or the new one.
     """
     path = pathlib.Path(path)
-    scratch = path.with_name(SCRATCH + path.name)
+    scratch = path.with_name(SCRATCH_PREFIX + path.name)
     try:
         yield scratch
         with open(scratch, "rb") as file:
@@ -26,14 +26,14 @@ def whole(path):
         scratch.unlink(missing_ok=True)
 
 
-def remove_scratch(directory):
+def remove_scratch_files(directory):
     """Removes what a killed run was writing."""
-    for path in pathlib.Path(directory).glob(f"{SCRATCH}*"):
+    for path in pathlib.Path(directory).glob(f"{SCRATCH_PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
 def write_text(path, text):
-    with whole(path) as scratch:
+    with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
@@ -42,7 +42,7 @@ def write_json(path, content):
 
 
 def write_csv(path, header, rows):
-    with whole(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -9,10 +9,10 @@ from absl import logging
 
 from mlnt_tf.files import artifacts
 
-KEPT_FROM = 10.0  # seconds: what took less is found anew
+MIN_SECONDS = 10.0  # seconds: what took less is found anew
 
 
-def remembered(kind, paths, find, *, of):
+def cached_scan(kind, paths, find, *, of):
     """`find()`, a dictionary of arrays, or what it gave before for files of the same names, sizes and times.
 
     Kept under ~/.cache/mlnt_tf (or XDG_CACHE_HOME), never beside the data.
@@ -39,7 +39,7 @@ def remembered(kind, paths, find, *, of):
         return stored[0]
     began = time.monotonic()
     found = find()
-    if time.monotonic() - began > KEPT_FROM:
+    if time.monotonic() - began > MIN_SECONDS:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             artifacts.load_or_compute(place, lambda scratch: found, inputs=inputs)

@@ -9,17 +9,17 @@ import socket
 
 from mlnt_tf.config import UserError
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 
 
 @contextlib.contextmanager
-def locked(directory):
+def hold_lock(directory):
     """Holds `directory` for this process alone; the kernel lets go of it however the process ends.
 
     Raises:
       UserError: another process holds it.
     """
-    path = pathlib.Path(directory) / LOCK
+    path = pathlib.Path(directory) / LOCK_FILE
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
         holder = file.read().strip()

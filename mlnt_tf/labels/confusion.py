@@ -5,10 +5,10 @@ import numpy as np
 ANCHOR_PERCENTILE = 97
 
 
-def known(examples):
+def true_matrix(examples):
     """The matrix that the noise was drawn by, or the shares counted where all true labels are known, or None."""
-    if examples.drawn_by is not None:
-        return examples.drawn_by
+    if examples.injected_matrix is not None:
+        return examples.injected_matrix
     true, given, classes = examples.train.true_labels, examples.train.labels, len(examples.class_names)
     if (true < 0).any():
         return None
@@ -18,7 +18,7 @@ def known(examples):
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def estimate(probabilities):
+def estimate_by_anchors(probabilities):
     """Row i of T: the prediction for the image most surely of class i, outliers left out (Patrini et al. 2017).
 
     Args:

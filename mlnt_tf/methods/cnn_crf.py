@@ -7,7 +7,7 @@ from absl import logging
 
 from mlnt_tf import losses
 from mlnt_tf.config import UserError
-from mlnt_tf.data.noise import uniform
+from mlnt_tf.data.noise import uniform_draws
 from mlnt_tf.experiment import transition
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
@@ -53,7 +53,7 @@ class CNNCRF(CrossEntropy):
         self.pairwise = pairwise
         self.steps_per_epoch = steps_per_epoch
         self.both = Untracked(both)
-        self.log_auxiliary = np.log(auxiliary(matrix)).astype(np.float32)
+        self.log_auxiliary = np.log(auxiliary_distribution(matrix)).astype(np.float32)
         self.clean_labels = np.asarray(clean_labels, np.int32)
 
     @property
@@ -68,7 +68,7 @@ class CNNCRF(CrossEntropy):
             joint, logits = a + tf.gather(energy, given), true_logits(a, b, energy)
         else:
             joint = logits = a
-        q = e_step(joint, tf.gather(self.log_auxiliary, given), alpha_of(self.step // self.steps_per_epoch))
+        q = e_step(joint, tf.gather(self.log_auxiliary, given), alpha_schedule(self.step // self.steps_per_epoch))
         clean = tf.gather(self.clean_labels, batch["position"])
         q = tf.stop_gradient(tf.where(clean[:, None] >= 0, tf.one_hot(clean, classes), q))
         if not self.pairwise:
@@ -78,7 +78,7 @@ class CNNCRF(CrossEntropy):
         return logits, log_partition(a, b, energy) - expected
 
     def rates(self):
-        return {**super().rates(), "alpha": alpha_of(self.step // self.steps_per_epoch)}
+        return {**super().rates(), "alpha": alpha_schedule(self.step // self.steps_per_epoch)}
 
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
@@ -120,7 +120,7 @@ def e_step(joint, log_auxiliary, alpha):
     return tf.nn.softmax((tf.nn.log_softmax(joint) + alpha * log_auxiliary) / (1 + alpha))
 
 
-def auxiliary(matrix, *, prior=None, smoothing=SMOOTHING):
+def auxiliary_distribution(matrix, *, prior=None, smoothing=SMOOTHING):
     """p_aux(t | n) ~ prior_t T[t, n], T smoothed to (1 - smoothing) T + smoothing / c: float64 [given, true].
 
     Args:
@@ -133,19 +133,19 @@ def auxiliary(matrix, *, prior=None, smoothing=SMOOTHING):
     return joint / joint.sum(axis=1, keepdims=True)
 
 
-def alpha_of(epoch):
+def alpha_schedule(epoch):
     """alpha = max(u / (1 - u), 0.5) with u = 0.99 - epoch / 10, epochs from 0: float32."""
     u = 0.99 - tf.cast(epoch, tf.float32) / 10
     return tf.maximum(u / (1 - u), 0.5)
 
 
-def clean_labels_of(split, count, *, num_classes, seed):
+def draw_clean_labels(split, count, *, num_classes, seed):
     """`count` true labels, as many of each class, drawn by (seed, id); fewer where there are fewer.
 
     Returns:
       int32 [n], -1 for the others.
     """
-    draws, clean = uniform(split.ids, seed=seed, salt=CLEAN_SALT), np.full(len(split), -1, np.int32)
+    draws, clean = uniform_draws(split.ids, seed=seed, salt=CLEAN_SALT), np.full(len(split), -1, np.int32)
     for label in range(num_classes):
         members = np.flatnonzero(split.true_labels == label)
         share = count // num_classes + (label < count % num_classes)
@@ -156,8 +156,8 @@ def clean_labels_of(split, count, *, num_classes, seed):
 def train(run):
     """One stage, after one of cross entropy where T is estimated; exports the student."""
     config, examples = run.config, run.examples
-    matrix = transition.of_run(run, cross_entropy.train_stage)
-    clean = clean_labels_of(examples.train, config.num_clean_labels, num_classes=len(examples.class_names),
+    matrix = transition.matrix_for_run(run, cross_entropy.train_stage)
+    clean = draw_clean_labels(examples.train, config.num_clean_labels, num_classes=len(examples.class_names),
                             seed=config.seed)
     counts = np.bincount(clean[clean >= 0], minlength=len(examples.class_names)).tolist()
     logging.info("clean labels given to cnn_crf: %d of %d, by class %s", sum(counts), len(clean), counts)

@@ -30,7 +30,7 @@ class Forward(CrossEntropy):
 
 def train(run):
     """One stage, after one of cross entropy where T is estimated; exports the student."""
-    matrix = transition.of_run(run, cross_entropy.train_stage)
+    matrix = transition.matrix_for_run(run, cross_entropy.train_stage)
     stage = run.stage("forward")
     stage.train(lambda network: Forward(network, matrix=matrix))
 

@@ -95,7 +95,7 @@ def train_iteration(run, stage, iteration, mentor, num_synthetic):
     report = {"iteration": iteration}
     meta_stream, report["neighbors"] = {}, None
     if num_synthetic:
-        meta_stream, report["neighbors"] = neighborhood(stage, mentor, network)
+        meta_stream, report["neighbors"] = find_stage_neighbors(stage, mentor, network)
     targets = Targets.given(examples.train)
     if iteration > 1:
         targets = filtered_targets(stage, mentor, network)
@@ -136,10 +136,10 @@ def filtered_targets(stage, mentor, network):
 
     def compute(scratch):
         del scratch
-        return filtering.probability_of_labels(train.labels, predict.predict(network, stage.run.training_images()))
+        return filtering.probability_of_labels(train.labels, predict.predict_probabilities(network, stage.run.training_images()))
 
     probability, _ = artifacts.load_or_compute(stage.directory / "mentor_probability.npy", compute,
-                                               inputs=inputs_of(stage, mentor))
+                                               inputs=mentor_inputs(stage, mentor))
     return Targets(train.labels, selected=filtering.keep_trusted(probability, config.tau),
                    selected_by=f"--tau={config.tau}")
 
@@ -188,12 +188,12 @@ def meta_optimizer(config, examples, iteration):
     return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
 
 
-def inputs_of(stage, mentor):
+def mentor_inputs(stage, mentor):
     """Returns the digest of what a table computed with the mentor depends on."""
     return artifacts.digest_of(stage.run.inputs, artifacts.file_digest(mentor.stage.network_path(mentor.network)))
 
 
-def neighborhood(stage, mentor, network):
+def find_stage_neighbors(stage, mentor, network):
     """Finds neighbors by the mentor's features.
 
     Args:
@@ -207,7 +207,7 @@ def neighborhood(stage, mentor, network):
     config, examples = stage.config, stage.examples
 
     def features():
-        return predict.embed(network, stage.run.training_images(), config.neighbor_features,
+        return predict.extract_features(network, stage.run.training_images(), config.neighbor_features,
                                count=len(examples.train), path=stage.directory / "features.npy")
 
     def compute(scratch):
@@ -224,5 +224,5 @@ def neighborhood(stage, mentor, network):
     if config.neighbor_scope == "batch":
         return {"features": features()}, {"scope": "batch"}
     indices, report = artifacts.load_or_compute(stage.directory / "neighbors.npy", compute,
-                                                inputs=inputs_of(stage, mentor))
+                                                inputs=mentor_inputs(stage, mentor))
     return {"neighbors": indices}, report

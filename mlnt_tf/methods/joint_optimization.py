@@ -14,8 +14,8 @@ from mlnt_tf.files import atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.training import checkpoints, schedules
 
-AVERAGED = 10  # epochs whose predictions make a label
-RATE_OF_PUBLISHED = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
+AVERAGED_EPOCHS = 10  # epochs whose predictions make a label
+STAGE1_LEARNING_RATE_FACTOR = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
 
 
 class JointOptimization(CrossEntropy):
@@ -99,10 +99,10 @@ class UpdateLabels(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.path(epoch).parent.mkdir(parents=True, exist_ok=True)
-        with atomic.whole(self.path(epoch)) as scratch:
+        with atomic.replacing(self.path(epoch)) as scratch:
             np.save(scratch, self.model.predicted.numpy())
         for path in sorted(self.path(epoch).parent.glob("*.npy")):
-            if path < self.path(max(epoch + 1 - AVERAGED - checkpoints.KEPT, 0)):
+            if path < self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.KEPT, 0)):
                 path.unlink()
         if epoch + 1 >= self.start:
             self.model.labels.assign(self.renewed(epoch))
@@ -114,7 +114,7 @@ class UpdateLabels(keras.callbacks.Callback):
 
     def renewed(self, epoch):
         """The labels after an epoch: float32 [n, classes]."""
-        epochs = range(max(epoch + 1 - AVERAGED, 0), epoch + 1)
+        epochs = range(max(epoch + 1 - AVERAGED_EPOCHS, 0), epoch + 1)
         total = np.zeros(self.model.labels.shape, np.float32)
         for one in epochs:
             total += np.load(self.path(one), mmap_mode="r")
@@ -122,7 +122,7 @@ class UpdateLabels(keras.callbacks.Callback):
         return mean if self.kind == "soft" else np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
 
     def on_train_end(self, logs=None):
-        with atomic.whole(self.directory / "soft_labels.npy") as scratch:
+        with atomic.replacing(self.directory / "soft_labels.npy") as scratch:
             np.save(scratch, self.model.labels.numpy())
 
 
@@ -134,7 +134,7 @@ def train(run):
     given = np.eye(len(examples.class_names), dtype=np.float32)[examples.train.labels]
     found = stage.train(
         lambda network: JointOptimization(network, labels=given, alpha=config.joint_alpha, beta=config.joint_beta),
-        epochs=config.joint_stage_epochs, learning_rate=config.joint_rate or RATE_OF_PUBLISHED * config.learning_rate,
+        epochs=config.joint_stage_epochs, learning_rate=config.joint_rate or STAGE1_LEARNING_RATE_FACTOR * config.learning_rate,
         also=[UpdateLabels(stage.directory, start=config.joint_start, kind=config.joint_labels,
                            true_labels=examples.train.true_labels)],
         curves=("label_accuracy",) if (examples.train.true_labels >= 0).any() else ())
@@ -142,7 +142,7 @@ def train(run):
     labels = np.load(stage.directory / "soft_labels.npy")
     final = run.stage("joint retraining")
     final.train(CrossEntropy, targets=Targets(examples.train.labels, probabilities=labels),
-                learning_rate=falling_twice(final))
+                learning_rate=stage2_learning_rate(final))
     run.report["recovered_label_accuracy"] = found.get("label_accuracy", [None])[-1]
 
 
@@ -152,7 +152,7 @@ def planned_epochs(config, examples):
     return {"cross entropy": config.joint_stage_epochs + config.epochs}
 
 
-def falling_twice(stage):
+def stage2_learning_rate(stage):
     """Returns the learning rate of stage 2: it falls as the others do, and once before, halfway to that epoch.
 
     In the paper these are epochs 40 and 80 of 120.

@@ -247,7 +247,7 @@ class MLNT(CrossEntropy):
         if self.mentor is not None:
             mentor_logits = self.mentor(images, training=False)
             mentor_targets = tf.nn.softmax(tf.cast(mentor_logits, tf.float32))
-            teacher_weight = schedules.value(self.teacher_weight, step)
+            teacher_weight = schedules.value_at(self.teacher_weight, step)
             targets = losses.merge_targets(targets, mentor_targets, teacher_weight)
         return tf.stop_gradient(targets)
 
@@ -256,7 +256,7 @@ class MLNT(CrossEntropy):
         if self.num_synthetic:
             rates["meta_rate"] = tf.convert_to_tensor(self.meta_optimizer.learning_rate)
             if self.mentor is not None:
-                rates["lambda"] = schedules.value(self.teacher_weight, self.step)
+                rates["lambda"] = schedules.value_at(self.teacher_weight, self.step)
         return rates
 
 

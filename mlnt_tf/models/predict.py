@@ -8,19 +8,19 @@ from mlnt_tf.models.surgery import feature_extractor
 IN_MEMORY_BELOW = 2**30  # bytes of features
 
 
-def predict(network, batches):
+def predict_probabilities(network, batches):
     """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
-    logits = outputs_of(network, batches)
+    logits = predict_batches(network, batches)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def accuracy(network, batches, labels):
     """Share of `labels` [n] that the network predicts on un-augmented `batches`."""
-    return float(np.mean(predict(network, batches).argmax(axis=1) == labels))
+    return float(np.mean(predict_probabilities(network, batches).argmax(axis=1) == labels))
 
 
-def embed(network, batches, features, *, count=0, path=None):
+def extract_features(network, batches, features, *, count=0, path=None):
     """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features].
 
     Args:
@@ -31,23 +31,23 @@ def embed(network, batches, features, *, count=0, path=None):
         extractor = feature_extractor(network, features)
     width = extractor.output_shape[-1]
     if 4 * count * width < IN_MEMORY_BELOW:
-        return outputs_of(extractor, batches)
+        return predict_batches(extractor, batches)
     table, start = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width)), 0
-    for rows in batches_of_outputs(extractor, batches):
+    for rows in iterate_outputs(extractor, batches):
         table[start:start + len(rows)] = rows
         start += len(rows)
     table.flush()
     return np.load(path, mmap_mode="r")
 
 
-def outputs_of(network, batches):
+def predict_batches(network, batches):
     """The network's outputs on batches {"id", "image"}, evaluation mode, in order: float32 [n, ...]."""
     if network.distribute_strategy.num_replicas_in_sync == 1:
         return np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
-    return np.concatenate(list(batches_of_outputs(network, batches)))
+    return np.concatenate(list(iterate_outputs(network, batches)))
 
 
-def batches_of_outputs(network, batches):
+def iterate_outputs(network, batches):
     """The same batch by batch; replicas, of every worker, share each batch. Rows of id -1 are left out."""
     strategy = network.distribute_strategy
 

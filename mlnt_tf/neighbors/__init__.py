@@ -8,10 +8,10 @@ import threading
 import numpy as np
 
 from mlnt_tf.config import UserError
-from mlnt_tf.neighbors.exact import exact_neighbors, pieces
-from mlnt_tf.neighbors.scann import fill_by_scann, usable_scann
+from mlnt_tf.neighbors.exact import exact_neighbors, slices
+from mlnt_tf.neighbors.scann import fill_with_scann, usable_scann
 
-FORGET_EVERY = 0.5  # seconds
+RELEASE_INTERVAL = 0.5  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
     Raises:
       UserError: too many neighbors for n rows, features not finite, or ScaNN asked for and not usable.
     """
-    with forgotten(features):
+    with release_pages(features):
         return _find(np.ascontiguousarray(features, np.float32), num_neighbors, backend, path)
 
 
@@ -48,7 +48,7 @@ def _find(features, num_neighbors, backend, path):
         raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
                         "lower it.")
     bad = 0
-    for piece in pieces(len(features)):
+    for piece in slices(len(features)):
         is_bad = ~np.isfinite(features[piece]).all(axis=1)
         bad += int(is_bad.sum())
     if bad:
@@ -59,7 +59,7 @@ def _find(features, num_neighbors, backend, path):
     if scann is None:
         table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
         return NeighborTable(table, "exact", 1.0)
-    return NeighborTable(table, "scann", fill_by_scann(scann, features, table))
+    return NeighborTable(table, "scann", fill_with_scann(scann, features, table))
 
 
 def _new_table(rows, num_neighbors, path):
@@ -71,7 +71,7 @@ def _new_table(rows, num_neighbors, path):
 
 
 @contextlib.contextmanager
-def forgotten(features):
+def release_pages(features):
     """While it is open, pages of a memory map do not stay resident once read: a whole copy is ScaNN's already.
 
     They count as this process's memory, and a read of a page that the system still caches is quick.
@@ -85,7 +85,7 @@ def forgotten(features):
         return
 
     def forget():
-        while not done.wait(FORGET_EVERY):
+        while not done.wait(RELEASE_INTERVAL):
             mapped.madvise(mmap.MADV_DONTNEED)
 
     thread = threading.Thread(target=forget, daemon=True)

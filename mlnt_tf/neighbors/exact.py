@@ -9,7 +9,7 @@ POINTS_AT_ONCE = 2**16  # rows of the features in memory beside the index; what 
 DISTANCES_AT_ONCE = 2**25  # float32, some copies of them: below 1 GB however many points
 
 
-def pieces(count, size=POINTS_AT_ONCE):
+def slices(count, size=POINTS_AT_ONCE):
     """Slices that cover 0 ... count - 1."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -20,11 +20,11 @@ def exact_neighbors(features, rows, num_neighbors):
     nearest = np.zeros([len(rows), num_neighbors], np.int32)
     smallest = np.full([len(rows), num_neighbors], np.inf, np.float32)
     progress = Progress(len(features) * len(rows))
-    for piece in pieces(len(features)):
+    for piece in slices(len(features)):
         others = tf.constant(features[piece] - mean)
         squares = tf.reduce_sum(others**2, axis=1)
         numbers = np.arange(piece.start, piece.stop, dtype=np.int32)
-        for block in pieces(len(rows), max(DISTANCES_AT_ONCE // len(numbers), 1)):
+        for block in slices(len(rows), max(DISTANCES_AT_ONCE // len(numbers), 1)):
             own = rows[block]
             # |a - b|^2 less |a|^2, which orders nothing
             distances = squares[None] - 2 * tf.matmul(features[own] - mean, others, transpose_b=True)

@@ -4,7 +4,7 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.neighbors.exact import exact_neighbors, pieces
+from mlnt_tf.neighbors.exact import exact_neighbors, slices
 from mlnt_tf.progress import Progress
 
 BRUTE_FORCE_BELOW = 100_000  # points; exact, deterministic and done in seconds up to here
@@ -39,7 +39,7 @@ def usable_scann(backend):
         return None
 
 
-def fill_by_scann(scann, features, table):
+def fill_with_scann(scann, features, table):
     """Fills `table` [n, num_neighbors] from a ScaNN index, exact below 100,000 rows; its recall against exact search.
 
     Above, the index is a tree whose leaves are scored exactly: asymmetric hashing was slower and found .37 of the
@@ -67,7 +67,7 @@ def fill_by_scann(scann, features, table):
     if leaves:
         logging.info("neighbors: searching %d of %d leaves, recall %.4f on a sample", searched, leaves, reached)
     progress = Progress(len(features))
-    for piece in pieces(len(features), 20_000):
+    for piece in slices(len(features), 20_000):
         table[piece] = _search(index, features, np.arange(piece.start, piece.stop), table.shape[1], searched)
         progress.add(piece.stop - piece.start)
     return recall(table[sample], expected)
@@ -83,13 +83,13 @@ def _search(index, features, rows, num_neighbors, leaves):
     # Leaves with too few points give fewer columns, or rows that end in zeros at distance NaN.
     whole = np.isfinite(distances).all(axis=1) & (found.shape[1] == num_neighbors + 1)
     if whole.any():
-        table[whole] = without_itself(found[whole].astype(np.int64), rows[whole])
+        table[whole] = drop_self(found[whole].astype(np.int64), rows[whole])
     if not whole.all():
         table[~whole] = exact_neighbors(features, rows[~whole], num_neighbors)
     return table
 
 
-def without_itself(found, rows):
+def drop_self(found, rows):
     """[q, k + 1] of `rows` [q] to int32 [q, k]: drops each row's own number, or its last if crowded out."""
     itself = found == rows[:, None]
     itself[~itself.any(axis=1), -1] = True

@@ -52,7 +52,7 @@ class SaveBest(keras.callbacks.Callback):
     def save_if_best(self):
         """Saves the network if the last epoch, whose weights it has, was the best."""
         if self.values.index(max(self.values)) == len(self.values) - 1:
-            with atomic.whole(self.path) as scratch:
+            with atomic.replacing(self.path) as scratch:
                 self.model.networks[self.network].save(scratch)
 
 

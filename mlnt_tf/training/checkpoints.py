@@ -20,7 +20,7 @@ from mlnt_tf.hardware import host
 FORMAT = 2  # Raise it when the order or the meaning of a model's variables changes: they are restored by position.
 KEPT = 3
 VOTE_EVERY = 10  # steps between the workers' asking each other whether one has been told to end
-DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Position:
     model: str = ""
 
 
-def variables_of(model):
+def named_variables(model):
     """{name: variable}: networks (dropout's seeds are among their variables), slots and step counters, metrics.
 
     Named by their place: the names of Keras's layers count those that the process has made before.
@@ -77,13 +77,13 @@ def write(directory, position, arrays):
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = np.array(json.dumps({"format": FORMAT, **dataclasses.asdict(position)}))
-    with atomic.whole(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
+    with atomic.replacing(directory / f"{position.epoch:05d}_{position.step:08d}.npz") as scratch:
         np.savez(scratch, state=state, **arrays)
     for path in sorted(directory.glob("*.npz"))[:-KEPT]:
         path.unlink(missing_ok=True)
 
 
-def newest(directory):
+def read_newest(directory):
     """Reads the newest intact checkpoint.
 
     The archive's checksums are verified as it is read. A damaged file is logged and removed.
@@ -94,7 +94,7 @@ def newest(directory):
     Raises:
       UserError: the checkpoint has another format.
     """
-    atomic.remove_scratch(directory)
+    atomic.remove_scratch_files(directory)
     for path in sorted(pathlib.Path(directory).glob("[0-9]*.npz"), reverse=True):
         try:
             with np.load(path) as archive:
@@ -107,7 +107,7 @@ def newest(directory):
             return Position(**{**state, "history": tuple(state["history"])}), arrays
         except UserError:
             raise
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             logging.warning("%s is damaged (%s): the checkpoint before it is taken.", path,
                             str(error) or type(error).__name__)
             path.unlink()
@@ -123,7 +123,7 @@ def restore(model, position, arrays, directory):
     if position.model != type(model).__name__:
         raise UserError(f"{directory} holds checkpoints of a {position.model}, and this run trains a "
                         f"{type(model).__name__}. Choose another --output_dir.")
-    variables = variables_of(model)
+    variables = named_variables(model)
     if {name: variable.shape for name, variable in variables.items()} != {
             name: array.shape for name, array in arrays.items()}:
         raise UserError(f"{directory} was written by another version of mlnt_tf, whose networks differ. Choose another "
@@ -140,7 +140,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     Args:
       directory: of this training alone.
-      position, arrays: from `newest`.
+      position, arrays: from `read_newest`.
       every: steps; 0 is never within an epoch.
       clock: function without arguments, the seconds spent so far.
       devices: those of several workers, who end together and of whom the chief alone writes; None is one process.
@@ -181,7 +181,7 @@ class Checkpoints(keras.callbacks.Callback):
         if epoch == self.start.epoch and self.start.step:
             self.done = self.start.step
             for name, array in self.metrics.items():  # which `fit` has just reset
-                variables_of(self.model)[name].assign(array)
+                named_variables(self.model)[name].assign(array)
             self.pass_over(self.start.step, self.start.logs)
 
     def pass_over(self, steps, logs):
@@ -226,7 +226,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.save(epoch + 1, 0, {})
 
     def save(self, epoch, step, logs):
-        variables = variables_of(self.model)
+        variables = named_variables(self.model)
         arrays = {name: variable.numpy() for name, variable in variables.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not name.startswith("metrics/") and not np.isfinite(array).all():

@@ -54,6 +54,6 @@ class StepDecay(Schedule):
         return {"rate": self.rate, "boundary": self.boundary, "factor": self.factor}
 
 
-def value(rate, step):
+def value_at(rate, step):
     """The rate at `step`, whether `rate` is a number or a schedule: float32 scalar."""
     return rate(step) if callable(rate) else tf.constant(rate, tf.float32)

@@ -21,10 +21,10 @@ def decode(encoded):
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     has_exif = tf.strings.regex_full_match(header, r"\C*Exif\C*")
-    return tf.cond(has_exif, lambda: turn(image, orientation(encoded)), lambda: image)
+    return tf.cond(has_exif, lambda: apply_orientation(image, read_orientation(encoded)), lambda: image)
 
 
-def orientation(encoded):
+def read_orientation(encoded):
     """EXIF's orientation of a JPEG that begins with EXIF (after JFIF's own segment at most), 1 to 8; 1 if unknown."""
     header = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEADER), tf.uint8)
     header = tf.pad(header, [[0, HEADER + 16 - tf.size(header)]])
@@ -37,7 +37,7 @@ def orientation(encoded):
     return found
 
 
-def turn(image, orientation):
+def apply_orientation(image, orientation):
     """An image as stored to the image as seen: transposed from 5 on, then flipped."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])

@@ -11,14 +11,14 @@ from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.images.decode import DECODER_VERSION, decode
-from mlnt_tf.data.images.storage import digest, untuned
-from mlnt_tf.files.cache import remembered
+from mlnt_tf.data.images.storage import content_digest, without_autotuner
+from mlnt_tf.files.cache import cached_scan
 
-TOLD_EVERY = 15.0  # seconds
+LOG_INTERVAL = 15.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
-class Inspection:
+class ScanResult:
     """Of n files: `good` bool [n]; `sizes` int32 [n, 2], height and width, 0 if bad; `digests` int64 [n], of the content."""
 
     good: np.ndarray
@@ -27,36 +27,36 @@ class Inspection:
 
     def bad_images(self, images):
         """[(path relative to the root, reason)] of the files that do not decode."""
-        return [(images.paths[row].decode("utf-8", "backslashreplace"), reason(images.path(row)))
+        return [(images.paths[row].decode("utf-8", "backslashreplace"), describe_failure(images.path(row)))
                 for row in np.flatnonzero(~self.good)]
 
 
-def inspect(images):
+def scan_files(images):
     """Decodes all of a `FileImages` on all cores, or remembers having done so (see `memory.py`)."""
     paths = [images.path(row) for row in range(len(images))]
-    return Inspection(**remembered("images", paths, lambda: look_at_all(images),
+    return ScanResult(**cached_scan("images", paths, lambda: decode_all(images),
                                    of=(DECODER_VERSION, tf.__version__)))
 
 
-def look_at_all(images):
+def decode_all(images):
     began = told = time.monotonic()
     good, sizes, digests = (np.zeros([len(images), *more], kind)
                             for more, kind in (((), bool), ((2,), np.int32), ((), np.int64)))
 
     def look(position):
         encoded = images.encoded(position)
-        return position, tf.shape(decode(encoded))[:2], digest(encoded)
+        return position, tf.shape(decode(encoded))[:2], content_digest(encoded)
 
     looked = tf.data.Dataset.range(len(images)).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    for rows, *found in untuned(looked.ignore_errors().batch(256)).as_numpy_iterator():  # what is missing is bad
+    for rows, *found in without_autotuner(looked.ignore_errors().batch(256)).as_numpy_iterator():  # what is missing is bad
         good[rows], (sizes[rows], digests[rows]) = True, found
-        if time.monotonic() - told > TOLD_EVERY:
+        if time.monotonic() - told > LOG_INTERVAL:
             told = time.monotonic()
             logging.info("checked %d of %d images, %.0f a second", good.sum(), len(images), good.sum() / (told - began))
     return {"good": good, "sizes": sizes, "digests": digests}
 
 
-def reason(path):
+def describe_failure(path):
     """Why a file does not decode, in a few words."""
     try:
         if not os.path.getsize(path):

@@ -19,9 +19,9 @@ import tensorflow as tf
 from mlnt_tf.data.images.decode import decode, resize
 
 MEAN_SAMPLE = 10_000  # images that a mean is taken over, where they must be decoded for it
-SHARDS_AT_ONCE = 16  # read in turn
+INTERLEAVED_SHARDS = 16  # read in turn
 IN_MEMORY_BELOW = 2**30  # bytes of pixels: a smaller set is decoded once
-SHUFFLED_TOGETHER = 8192  # records, still encoded, that are permuted as one block
+SHUFFLE_BLOCK = 8192  # records, still encoded, that are permuted as one block
 
 
 def permutation(count, key):
@@ -37,7 +37,7 @@ class Encoded:
 
     def digests(self):
         """Of each image's content: int64 [n]."""
-        digests = self.in_order().map(lambda position, handle: digest(self.encoded(handle)),
+        digests = self.in_order().map(lambda position, handle: content_digest(self.encoded(handle)),
                                       num_parallel_calls=tf.data.AUTOTUNE)
         return np.concatenate(list(digests.batch(1024).as_numpy_iterator()))
 
@@ -58,7 +58,7 @@ class RandomAccess:
         """The mean in 0 to 1 of a sample of the images: float32 [height, width, channels]."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), MEAN_SAMPLE)).astype(np.int32))
         pixels = tf.data.Dataset.from_tensor_slices(rows).map(self.pixels, num_parallel_calls=tf.data.AUTOTUNE)
-        return mean_of(untuned(pixels.batch(1024)).as_numpy_iterator())
+        return mean_over_chunks(without_autotuner(pixels.batch(1024)).as_numpy_iterator())
 
 
 class ArrayImages(RandomAccess):
@@ -98,7 +98,7 @@ class ArrayImages(RandomAccess):
     def mean_image(self):
         if self.size and tuple(self.size) != self.array.shape[1:3]:
             return super().mean_image()
-        return mean_of(np.array_split(self.array, len(self.array) // 4096 + 1))
+        return mean_over_chunks(np.array_split(self.array, len(self.array) // 4096 + 1))
 
 
 class FileImages(Encoded, RandomAccess):
@@ -169,7 +169,7 @@ class RecordImages(Encoded):
     def one_pass(self, key, kept=None):
         shards = permutation(len(self.files), key)
         records = tf.data.Dataset.from_tensor_slices(shards).interleave(
-            self.shard, cycle_length=SHARDS_AT_ONCE, block_length=16, num_parallel_calls=tf.data.AUTOTUNE,
+            self.shard, cycle_length=INTERLEAVED_SHARDS, block_length=16, num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True)
         if kept is not None:
             records = records.filter(lambda position, serialized: kept[position])
@@ -179,7 +179,7 @@ class RecordImages(Encoded):
                                 tf.random.experimental.stateless_fold_in(key, tf.cast(block, tf.int32), alg="philox"))
             return tf.nest.map_structure(lambda column: tf.gather(column, order), records)
 
-        return records.batch(SHUFFLED_TOGETHER).enumerate().map(shuffled).prefetch(1).unbatch()
+        return records.batch(SHUFFLE_BLOCK).enumerate().map(shuffled).prefetch(1).unbatch()
 
     def in_order(self):
         return tf.data.Dataset.range(len(self.files), output_type=tf.int32).flat_map(self.shard)
@@ -201,22 +201,22 @@ class RecordImages(Encoded):
         every = max(len(self) // MEAN_SAMPLE, 1)
         sample = self.in_order().filter(lambda position, serialized: position % every == 0)
         pixels = sample.map(lambda position, serialized: self.pixels(serialized), num_parallel_calls=tf.data.AUTOTUNE)
-        return mean_of(untuned(pixels.batch(1024)).as_numpy_iterator())
+        return mean_over_chunks(without_autotuner(pixels.batch(1024)).as_numpy_iterator())
 
 
-def in_memory(images):
+def load_into_memory(images):
     """The same images, decoded once if they are few; as they are if not."""
     if not len(images) or len(images) * np.prod(images.shape) >= IN_MEMORY_BELOW:
         return images
     array, start = np.empty([len(images), *images.shape], np.uint8), 0
     pixels = images.in_order().map(lambda position, handle: images.pixels(handle), num_parallel_calls=tf.data.AUTOTUNE)
-    for chunk in untuned(pixels.batch(256)).as_numpy_iterator():
+    for chunk in without_autotuner(pixels.batch(256)).as_numpy_iterator():
         array[start:start + len(chunk)] = chunk
         start += len(chunk)
     return ArrayImages(array)
 
 
-def untuned(dataset):
+def without_autotuner(dataset):
     """The data set without TensorFlow's tuner: AUTOTUNE is then a thread for each core.
 
     The tuner's thread sleeps for up to a minute, and the end of an iteration (a stage, a validation, the process) waits
@@ -228,7 +228,7 @@ def untuned(dataset):
     return dataset.with_options(options)
 
 
-def digest(encoded):
+def content_digest(encoded):
     """Of an encoded image's content: int64."""
     return tf.strings.to_hash_bucket_fast(encoded, 2**63 - 1)
 
@@ -239,7 +239,7 @@ def eager_constant(array):
         return tf.constant(array)
 
 
-def mean_of(chunks):
+def mean_over_chunks(chunks):
     """The mean of uint8 images [n, height, width, channels] that come in chunks, in 0 to 1: float32."""
     total, count = 0, 0
     for chunk in chunks:

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import Listing, directory_of, read_class_names, source_of_files
-from mlnt_tf.data.sources.tfds_sets import prepared_builder, source_of_builder
+from mlnt_tf.data.sources.listing import Listing, data_directory, read_class_names, build_source
+from mlnt_tf.data.sources.tfds_sets import prepared_builder, source_from_builder
 
 NAMES, NOISY, CLEAN = "category_names_eng.txt", "noisy_label_kv.txt", "clean_label_kv.txt"
 # Split: its key list, and the labels it is trained or scored with.
@@ -19,14 +19,14 @@ def load_clothing1m(config):
     added = ("clean_train",) if config.use_clean_train else ()
     root = pathlib.Path(config.data_dir)
     if (root / LISTS["train"][0]).exists() or not (root / "clothing1m").exists():
-        class_names, listings = read_release(directory_of(config), "--data_dir")
+        class_names, listings = read_release(data_directory(config), "--data_dir")
         extra = listings.pop("clean_train")
         if added:
             listings["train"] = Listing(*(np.concatenate([getattr(listing, name) for listing in
                                                                 (listings["train"], extra)])
                                                 for name in ("paths", "labels", "true_labels")))
-        return source_of_files(config, root.resolve(), class_names, listings)
-    return source_of_builder(prepared_builder("clothing1m", config, title="prepared Clothing1M"), config,
+        return build_source(config, root.resolve(), class_names, listings)
+    return source_from_builder(prepared_builder("clothing1m", config, title="prepared Clothing1M"), config,
                              true_label="true_label", record="key", added_to_train=added)
 
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mlnt_tf.data.images.scan import inspect
+from mlnt_tf.data.images.scan import scan_files
 from mlnt_tf.data.images.storage import FileImages
 from mlnt_tf.data.sources.clothing1m import read_release
 
@@ -36,7 +36,7 @@ class Clothing1m(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(root, listing) for split, listing in listings.items()}
 
     def _generate_examples(self, root, listing):
-        good = inspect(FileImages(listing.paths, root=str(root), size=(1, 1))).good
+        good = scan_files(FileImages(listing.paths, root=str(root), size=(1, 1))).good
         for row in np.flatnonzero(good):
             key = os.fsdecode(listing.paths[row])
             yield key, {"image": str(root / key), "label": int(listing.labels[row]),

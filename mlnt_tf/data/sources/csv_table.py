@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, read_class_names, source_of_files
+from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, read_class_names, build_source
 
 
 def load_csv(config):
@@ -58,7 +58,7 @@ def load_csv(config):
             (path, number_of[cell(row, label_column)], number_of[true] if true else -1))
     text_of = {number: text for text, number in number_of.items()}
     names = class_names or tuple(text_of[number] for number in sorted(text_of))
-    return source_of_files(config, root, names, {name: Listing.of(rows) for name, rows in listed.items()})
+    return build_source(config, root, names, {name: Listing.of(rows) for name, rows in listed.items()})
 
 
 def label_numbers(table, cells, class_names):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlnt_tf.data.images.storage import ArrayImages
-from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw
+from mlnt_tf.data.splits import TEST_SALT, Source, Split, draw_stratified
 
 DIGITS_TEST_EXAMPLES = 300
 
@@ -18,5 +18,5 @@ def load_digits(config):
                        images=ArrayImages(np.round(digits.images * 255 / 16).astype(np.uint8)[..., None],
                                           size=config.resized),
                        records=np.array([f"digits[{i}]" for i in ids]))
-    rest, test = draw(everything, DIGITS_TEST_EXAMPLES, seed=0, salt=TEST_SALT)
+    rest, test = draw_stratified(everything, DIGITS_TEST_EXAMPLES, seed=0, salt=TEST_SALT)
     return Source(tuple(str(name) for name in digits.target_names), rest, test)

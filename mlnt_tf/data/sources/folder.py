@@ -3,14 +3,14 @@
 import os
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, directory_of, source_of_files
+from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, data_directory, build_source
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def load_folder(config):
     """--dataset=folder: DIR/CLASS/…/image, or DIR/{train,val,test}/CLASS/…/image; classes in the order of their names."""
-    root = directory_of(config)
+    root = data_directory(config)
     subdirectories = {entry: SPLIT_NAMES.get(entry.lower()) for entry in sorted(os.listdir(root))
                       if os.path.isdir(root / entry)}
     has_splits = any(name == "train" and any(entry.is_dir() for entry in os.scandir(root / directory))
@@ -35,7 +35,7 @@ def load_folder(config):
                             "or move it away.") from error
         if rows:
             listings[name] = Listing.of(rows)
-    return source_of_files(config, root, tuple(classes), listings)
+    return build_source(config, root, tuple(classes), listings)
 
 
 def image_files(root, directory):

@@ -8,8 +8,8 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.images.scan import check_bad_images, inspect
-from mlnt_tf.data.images.storage import FileImages, in_memory
+from mlnt_tf.data.images.scan import check_bad_images, scan_files
+from mlnt_tf.data.images.storage import FileImages, load_into_memory
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
@@ -45,7 +45,7 @@ def read_class_names(path, flag="--class_names"):
     return names
 
 
-def directory_of(config):
+def data_directory(config):
     root = pathlib.Path(config.data_dir)
     if not config.data_dir or not root.is_dir():
         raise UserError(f"--data_dir={config.data_dir} is no directory: --dataset={config.dataset} needs one" + (
@@ -53,7 +53,7 @@ def directory_of(config):
     return root.resolve()
 
 
-def source_of_files(config, root, class_names, listings):
+def build_source(config, root, class_names, listings):
     """A Source of {"train", "validation", "test": Listing}, bad images left out; what is missing is drawn from train.
 
     The test split is drawn the same for every seed.
@@ -67,7 +67,7 @@ def source_of_files(config, root, class_names, listings):
         raise UserError(f"--data_dir={config.data_dir}: there are no training images.")
     paths = np.concatenate([listing.paths for listing in listings.values()])
     everything = FileImages(paths, root=str(root), size=(1, 1))
-    inspection = inspect(everything)
+    inspection = scan_files(everything)
     bad = inspection.bad_images(everything)
     check_bad_images(bad, len(paths), config.max_bad_images)
     size = common_size(config, inspection.sizes[inspection.good])
@@ -77,7 +77,7 @@ def source_of_files(config, root, class_names, listings):
         if not len(rows):
             raise UserError(f"--data_dir={config.data_dir}: none of the {name} images decodes.")
         images = FileImages(listing.paths[rows], root=str(root), size=size)
-        splits[name] = Split(ids=rows, labels=listing.labels[rows], images=in_memory(images), records=images.paths,
+        splits[name] = Split(ids=rows, labels=listing.labels[rows], images=load_into_memory(images), records=images.paths,
                              true_labels=listing.true_labels[rows], digests=inspection.digests[start + rows])
         start += len(listing.paths)
     if "test" not in splits:

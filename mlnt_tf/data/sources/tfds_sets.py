@@ -9,9 +9,9 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.images.storage import RecordImages, in_memory
+from mlnt_tf.data.images.storage import RecordImages, load_into_memory
 from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
-from mlnt_tf.files.cache import remembered
+from mlnt_tf.files.cache import cached_scan
 
 LABELS_VERSION = 1  # of what is remembered of shards: to raise where other arrays are
 
@@ -25,7 +25,7 @@ def prepared_builder(name, config, *, title=None):
     import tensorflow_datasets as tfds
 
     try:
-        with quiet():
+        with quiet_tfds():
             builder = tfds.builder(name, data_dir=config.data_dir or None)
         if not builder.data_path.exists() and config.download:
             builder.download_and_prepare()
@@ -44,7 +44,7 @@ def read_all(builder, split, columns, config):
     import tensorflow_datasets as tfds
 
     try:
-        with quiet():
+        with quiet_tfds():
             dataset = builder.as_dataset(
                 split=split, shuffle_files=False, read_config=tfds.ReadConfig(add_tfds_id=True),
                 decoders=tfds.decode.PartialDecoding(dict.fromkeys(columns, True)))
@@ -56,7 +56,7 @@ def read_all(builder, split, columns, config):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet_tfds():
     """TFDS tells of every directory it looks into, and of its own old names: not here."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -69,10 +69,10 @@ def quiet():
 def load_named(config):
     """--dataset=tfds:NAME, any image classification set of TFDS (NAME, NAME/CONFIG, NAME:VERSION)."""
     builder = prepared_builder(config.dataset.removeprefix("tfds:"), config)
-    return source_of_builder(builder, config)
+    return source_from_builder(builder, config)
 
 
-def source_of_builder(builder, config, *, true_label=None, record=None, added_to_train=()):
+def source_from_builder(builder, config, *, true_label=None, record=None, added_to_train=()):
     """A Source of a prepared builder's shards.
 
     Without a test split the validation split is the test split, as usual; without both a share of train is set apart,
@@ -146,14 +146,14 @@ def record_split(builder, names, *, image, label, true_label, record, size):
                 "records": found["records"].astype("S")}
 
     try:
-        found = remembered("labels", files, find_labels, of=(LABELS_VERSION, label, true_label, record))
+        found = cached_scan("labels", files, find_labels, of=(LABELS_VERSION, label, true_label, record))
     except tf.errors.OpError as error:
         raise UserError(f"{builder.data_path}: the shards of {', '.join(names)} cannot be read ({first_line(error)}): "
                         "prepare the data set again.") from error
     records = found["records"] if record else np.array([f"{path.rpartition('/')[2]}__{row}".encode() for path, length
                                                         in zip(files, lengths) for row in range(length)])
     images = RecordImages(files, lengths, lambda serialized: parse(serialized)[image], size=size)
-    return Split(np.arange(len(records)), found["labels"], in_memory(images), records, true_labels=found["true"])
+    return Split(np.arange(len(records)), found["labels"], load_into_memory(images), records, true_labels=found["true"])
 
 
 def first_line(error):

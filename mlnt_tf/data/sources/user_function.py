@@ -22,13 +22,13 @@ def load_function(config):
         raise UserError(f"--dataset={config.dataset}: class_names has {count}: two classes are needed.")
     for name in ("train", "validation", "test"):
         split = getattr(source, name)
-        wrong = None if split is None and name == "validation" else fault(split, count)
+        wrong = None if split is None and name == "validation" else find_fault(split, count)
         if wrong:
             raise UserError(f"--dataset={config.dataset}: the {name} split's {wrong}.")
     return source
 
 
-def fault(split, num_classes):
+def find_fault(split, num_classes):
     """What is wrong with a split of the user's making, and the fix; None if nothing is."""
     if not isinstance(split, Split):
         return f"type is {type(split).__name__}: it must be a mlnt_tf.data.splits.Split"
