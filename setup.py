@@ -31,8 +31,16 @@ setuptools.setup(
         "tensorflow~=2.20.0",
         "tensorflow-datasets>=4.9.7",
     ],
+    entry_points={"console_scripts": [
+        "mlnt-train = mlnt_tf.train:main",
+        "mlnt-check = mlnt_tf.check:main",
+        "mlnt-compare = mlnt_tf.compare.__main__:main",
+        "mlnt-report = mlnt_tf.report:main",
+        "mlnt-prepare = mlnt_tf.prepare:main",
+        "mlnt-benchmark = mlnt_tf.benchmark.__main__:main",
+    ]},
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.20.0"],
-        "test": ["pillow", "pytest", "pyyaml"],
+        "test": ["pillow", "pytest", "pytest-xdist", "pyyaml"],
     },
 )

@@ -1,6 +1,14 @@
 #!/usr/bin/env bash
-# Makes the environment, runs the tests; arguments go on to pytest (paths count from the repository).
+# Creates the environment and runs the tests, two at a time.
+#
+#   bash launch/test.sh            all tests
+#   bash launch/test.sh --fast     everything that needs no complete training, in a few minutes
+#   bash launch/test.sh -k filter  other arguments go to pytest; paths are relative to the repository
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment test
-exec "$venv/bin/python" -m pytest -q "${@:-tests}"
+paths=(tests)
+for argument in "$@"; do
+  if [[ $argument == tests* ]]; then paths=(); fi
+done
+exec "$venv/bin/python" -m pytest -q --numprocesses=2 --dist=loadfile "${paths[@]}" "$@"

@@ -17,6 +17,10 @@ import numpy as np
 from mlnt_tf import cli
 from mlnt_tf.config import flags
 
+USAGE = flags.Usage(
+    "check", "Checks the data, the machine and the flags of a training before it starts.",
+    ("--dataset=folder --data_dir=~/photos --image_size=64",
+     "--dataset=csv --data_dir=labels.csv --image_size=64", "--flagfile=runs/digits/flags.txt"))
 MAX_DUPLICATES = 5  # printed groups of each kind of duplicate
 MAX_GROUP = 4  # printed records of one group
 TIMED_STEPS = 3
@@ -31,7 +35,7 @@ def main(argv=None):
 
 def check(argv):
     """Prints every check that can run, then raises UserError for the first blocking problem."""
-    config = flags.parse(argv)
+    config = flags.parse(argv, usage=USAGE)
     from mlnt_tf import runner
     from mlnt_tf.hardware import (
         precision,

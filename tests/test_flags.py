@@ -1,10 +1,11 @@
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-from mlnt_tf.config import Config, UserError, flags
+from mlnt_tf.config import Config, UserError, flags, setting_fields
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -81,12 +82,29 @@ def test_differing_names_the_flags_that_change_results():
         "--epochs=30 there, --epochs=5 here", "--seed=0 there, --seed=1 here"]
 
 
-def test_help_lists_every_flag(capsys):
+def test_help_lists_every_flag_once_the_most_used_first(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--help")
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert "--num_synthetic=10" in shown and "symmetric" in shown
+    names = re.findall(r"^  --(\w+)=", shown, re.MULTILINE)
+    assert sorted(names) == sorted(setting_fields(Config))
+    assert tuple(names[:len(flags.MOST_USED)]) == flags.MOST_USED
+
+
+def test_help_has_the_commands_own_name_and_examples(capsys):
+    usage = flags.Usage("check", "Checks a training.", ("--dataset=folder",))
+    with pytest.raises(SystemExit):
+        flags.parse(["check", "--help"], usage=usage)
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python -m mlnt_tf.check ")
+    assert "  python -m mlnt_tf.check --dataset=folder\n" in shown and "mlnt_tf.train" not in shown
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.flags")), ids=lambda path: path.name)
+def test_every_config_file_is_parsed(path):
+    config = parse(f"--flagfile={path}")
+    assert config.output_dir == f"runs/{path.stem}"
 
 
 def test_flags_are_told_before_tensorflow_loads():

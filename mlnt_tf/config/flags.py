@@ -1,6 +1,7 @@
 """From the command line to a Config and back: one flag per setting, errors in one line."""
 
 import argparse
+import dataclasses
 import difflib
 import os
 import pathlib
@@ -19,6 +20,33 @@ TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
 
 
+# The flags that --help lists first.
+MOST_USED = ("dataset", "data_dir", "image_size", "noise", "noise_rate", "model", "method",
+             "iterations", "epochs", "batch_size", "num_synthetic", "seed", "output_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """The head of a command's --help.
+
+    Attributes:
+      command: str, the module's name after "mlnt_tf.", for example "train".
+      purpose: str, one sentence.
+      examples: tuple of str, command lines without the command itself.
+    """
+
+    command: str
+    purpose: str
+    examples: tuple
+
+
+TRAIN_USAGE = Usage(
+    "train", "Trains on noisy labels, and lists the labels that are probably wrong.",
+    ("", "--dataset=folder --data_dir=~/photos --image_size=64 --output_dir=runs/photos",
+     "--dataset=cifar10 --data_dir=~/tensorflow_datasets --model=preact_resnet8 --augment",
+     "--flagfile=runs/digits/flags.txt --output_dir=runs/again"))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are UserErrors."""
 
@@ -26,7 +54,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. --help lists the flags.")
 
 
-def parse(argv, *, settings=Config):
+def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
     """Returns the Config that a command line describes. --help prints the flags and exits with 0.
 
     Flags take effect in order, and --flagfile stands for the lines of its file. So a flag file
@@ -35,6 +63,7 @@ def parse(argv, *, settings=Config):
     Args:
       argv: list of str, the program's name and its flags.
       settings: the class to build, made by `config_class`.
+      usage: `Usage`, the head of --help.
 
     Raises:
       UserError: an unknown flag, a value of the wrong type or outside its limits, or a file that
@@ -49,11 +78,10 @@ def parse(argv, *, settings=Config):
     except (flags.Error, OSError, ValueError) as error:
         raise UserError(_explain(error, fields, command_line["flagfile"].value)) from error
     if values["help"].value:
-        print(_help(settings))
+        print(_help(settings, usage))
         sys.exit(0)
     if rest:
-        raise UserError(f"{rest[0]!r} is not a flag. Write --name=value, like "
-                        "--flagfile=configs/digits.flags.")
+        raise UserError(f"{rest[0]!r} is not a flag. Write --name=value, like --seed=1.")
     chosen = {name: map_path(field, values[name].value, os.path.expanduser)
               for name, field in fields.items()}
     if not values["output_dir"].present:
@@ -87,12 +115,12 @@ def _explain(error, fields, flagfile):
         return f"--{error.flagname} is not a flag. {hint}"
     if isinstance(error, UnicodeDecodeError):
         return (f"--flagfile={flagfile} is not a text file. It must hold one --flag=value per "
-                "line, like configs/digits.flags.")
+                "line.")
     message = " ".join(str(error).split())
     if isinstance(error, flags.CantOpenFlagFileError):
         reason = message.partition("] ")[2]
-        return (f"--flagfile cannot be read ({reason}). Name a file of flags, such as "
-                "configs/digits.flags.")
+        return (f"--flagfile cannot be read ({reason}). Name a text file with one --flag=value "
+                "per line.")
     value = re.fullmatch(r"flag --(\w+)=(.*?): .*", message)
     if value and value[1] in fields:
         return f"--{value[1]}={value[2]} must be {TYPE_NAMES[fields[value[1]].type]}."
@@ -106,19 +134,34 @@ def _default_output_dir(flagfile, dataset):
     return "runs/" + re.sub("[:/]+", "_", dataset)
 
 
-def _help(settings):
-    """Returns the text of --help: every section's heading and flags."""
-    lines = ["python -m mlnt_tf.train [--flagfile=FILE] [--FLAG=VALUE ...]", "",
-             "Flags take effect in order: one given after --flagfile replaces the file's value."]
+def _help(settings, usage):
+    """Returns the text of --help: usage, examples, the most used flags, then every section."""
+    module = f"python -m mlnt_tf.{usage.command}"
+    fields = setting_fields(settings)
+    lines = [f"usage: {module} [--flagfile=FILE] [--FLAG=VALUE ...]",
+             f"   or: mlnt-{usage.command} ...", "", usage.purpose, "", "Examples:"]
+    lines += [f"  {module} {example}".rstrip() for example in usage.examples]
+    lines += ["", "Flags take effect in order: a flag after --flagfile replaces the file's value.",
+              "", "Most used flags:"]
+    for name in MOST_USED:
+        if name in fields:
+            lines += _describe(fields[name])
     for section in settings.SECTIONS:
-        readers = f", for --method={'|'.join(section.METHODS)}" if section.METHODS else ""
-        lines += ["", f"{heading(section)}{readers}:"]
-        for name, field in setting_fields(section).items():
-            lines.append(f"  --{name}={format_value(field.default)}")
-            lines.append(textwrap.fill(
-                f"{field.metadata['help']}{_allowed(field)}", width=100, break_on_hyphens=False,
-                break_long_words=False, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        rest = [field for name, field in setting_fields(section).items() if name not in MOST_USED]
+        if rest:
+            readers = f", for --method={'|'.join(section.METHODS)}" if section.METHODS else ""
+            lines += ["", f"{heading(section)}{readers}:"]
+        for field in rest:
+            lines += _describe(field)
     return "\n".join(lines)
+
+
+def _describe(field):
+    """Returns the lines of --help for one flag."""
+    text = textwrap.fill(f"{field.metadata['help']}{_allowed(field)}", width=100,
+                         break_on_hyphens=False, break_long_words=False,
+                         initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return [f"  --{field.name}={format_value(field.default)}", text]
 
 
 def _allowed(field):
@@ -138,7 +181,8 @@ def to_flag_lines(config):
 def flag_file(config):
     """Returns the text of flags.txt: every setting, after a comment with those given explicitly."""
     explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ()))
-    return "\n".join([f"# Given on the command line: {explicit or 'none'}", *to_flag_lines(config), ""])
+    head = f"# Given on the command line: {explicit or 'none'}"
+    return "\n".join([head, *to_flag_lines(config), ""])
 
 
 def identity_lines(config):
@@ -157,8 +201,8 @@ def differing(recorded, config):
       recorded: the Config of the run "there".
       config: the Config of the run "here".
     """
-    return [f"{there} there, {here} here"
-            for there, here in zip(identity_lines(recorded), identity_lines(config)) if there != here]
+    pairs = zip(identity_lines(recorded), identity_lines(config))
+    return [f"{there} there, {here} here" for there, here in pairs if there != here]
 
 
 def _flag_texts(config):
