@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import pickle
+import re
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_a_new_section_adds_its_flags():
     assert (config.mixup_alpha, config.mixup_start, config.epochs) == (.3, 1, 4)
     assert "--mixup_alpha=0.3" in flags.to_flag_lines(config)
     assert dataclasses.replace(config, mixup_start=3).mixup_start == 3
+
+
+def test_a_setting_of_the_same_name_in_two_sections_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Twin(Section):
+        """A second tau"""
+
+        tau: float = setting(9.0, "Another one.")
+
+    with pytest.raises(ValueError, match="Received: 'tau' in IterationSettings and in Twin"):
+        config_class((*Config.SECTIONS, Twin))
 
 
 def test_a_new_section_adds_its_heading_to_help(capsys):
@@ -207,9 +219,10 @@ def test_arguments_are_parsed(text, arguments):
 
 @pytest.mark.parametrize("text, message", [
     ("a=1,b", "has the part 'b', which is not of the form key=value"), ("a=1,", "has the part ''"),
-    ("=1", "has the part '=1'"), ("a=1,a=2", "gives a twice"), ("a=(1,2", "unmatched bracket or quote")])
+    ("=1", "has the part '=1'"), ("a=1,a=2", "gives a twice"), ("a=(1,2", "unmatched bracket or quote"),
+    ("a=[1,2),b=3", "unmatched bracket or quote")])
 def test_bad_arguments_are_refused_before_anything_is_imported(text, message):
-    with pytest.raises(UserError, match=f"--method_args={text}".replace("(", "\\(") + f" .*{message}") as caught:
+    with pytest.raises(UserError, match=re.escape(f"--method_args={text} ") + f".*{message}") as caught:
         Config(method="package.module:function", method_args=text)
     assert "\n" not in str(caught.value)
 

@@ -93,7 +93,17 @@ def config_class(sections):
 
     Args:
       sections: sequence of `Section` classes. One of them must have a setting named `method`.
+
+    Raises:
+      ValueError: two sections have a setting of the same name.
     """
+    owners = {}
+    for section in sections:
+        for name in setting_fields(section):
+            if name in owners:
+                raise ValueError(f"Every setting needs a name of its own. Received: {name!r} in "
+                                 f"{owners[name].__name__} and in {section.__name__}")
+            owners[name] = section
     # Dataclass fields are collected from the last base to the first.
     bases = (Settings, *reversed(sections))
     return dataclasses.make_dataclass("Config", (), bases=bases, frozen=True,

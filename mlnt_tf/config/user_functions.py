@@ -6,6 +6,8 @@ import traceback
 
 from mlnt_tf.config.errors import UserError
 
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+
 
 def is_function_name(value):
     """Whether a flag's value has the form package.module:function."""
@@ -100,9 +102,10 @@ def parse_arguments(flag, text):
 
 def _split_at_commas(flag, text):
     """Splits text at the commas that are outside brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
+    parts, expected, quote = [""], [], ""  # `expected` holds the brackets that are still to come.
+    matched = True
     for character in text:
-        if character == "," and not depth and not quote:
+        if character == "," and not expected and not quote:
             parts.append("")
             continue
         parts[-1] += character
@@ -110,11 +113,11 @@ def _split_at_commas(flag, text):
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
-        elif character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-    if depth or quote:
+        elif character in CLOSING:
+            expected.append(CLOSING[character])
+        elif character in CLOSING.values():
+            matched = matched and bool(expected) and expected.pop() == character
+    if expected or quote or not matched:
         raise UserError(f"--{flag}={text} has an unmatched bracket or quote. Close it, or put "
                         "quotes around the value.")
     return parts
