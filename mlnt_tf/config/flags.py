@@ -1,4 +1,4 @@
-"""From the command line to a Config and back: one flag per setting, errors in one line."""
+"""Conversion between command lines and Config: one flag per setting, and errors in one line."""
 
 import argparse
 import difflib
@@ -29,8 +29,9 @@ class Parser(argparse.ArgumentParser):
 def parse(argv, *, settings=Config):
     """Returns the Config that a command line describes. --help prints the flags and exits with 0.
 
-    Flags take effect in order, and --flagfile stands for the lines of its file. So a flag file
-    replaces the defaults, and a flag after --flagfile replaces the file's value.
+    Flags take effect in order, and the lines of a flag file count as flags in the place of its
+    --flagfile. So a flag file replaces the defaults, and a flag after --flagfile replaces the
+    file's value.
 
     Args:
       argv: list of str, the program's name and its flags.
@@ -64,7 +65,7 @@ def parse(argv, *, settings=Config):
 
 
 class _CommandLineValues(flags.FlagValues):
-    """The flags on the command line itself: --flagfile is an ordinary flag and is not read."""
+    """The flags on the command line itself. The file that --flagfile names is not read."""
 
     def read_flags_from_files(self, argv, force_gnu=True):
         return list(argv)
@@ -100,7 +101,7 @@ def _explain(error, fields, flagfile):
 
 
 def _default_output_dir(flagfile, dataset):
-    """runs/NAME, named after the flag file on the command line, or else after the data set."""
+    """Returns runs/NAME, named after the flag file, or after the data set without a flag file."""
     if flagfile:
         return f"runs/{pathlib.Path(flagfile).stem}"
     return "runs/" + re.sub("[:/]+", "_", dataset)
@@ -137,12 +138,13 @@ def to_flag_lines(config):
 
 def flag_file(config):
     """Returns the text of flags.txt: every setting, after a comment with those given explicitly."""
-    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ()))
-    return "\n".join([f"# Given on the command line: {explicit or 'none'}", *to_flag_lines(config), ""])
+    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ())) or "none"
+    lines = "\n".join(to_flag_lines(config))
+    return f"# Given on the command line: {explicit}\n{lines}\n"
 
 
 def identity_lines(config):
-    """Returns the lines of those settings that change a run's results."""
+    """Returns the settings that change a run's results, as --name=value with absolute paths."""
     fields = setting_fields(config)
     return [f"--{name}={text}" for name, text in _flag_texts(config).items()
             if fields[name].metadata["changes_results"]]
@@ -154,11 +156,11 @@ def differing(recorded, config):
     Settings that do not change the results are left out. Paths are compared as absolute paths.
 
     Args:
-      recorded: the Config of the run "there".
-      config: the Config of the run "here".
+      recorded: the Config whose values are marked with "there".
+      config: the Config whose values are marked with "here".
     """
-    return [f"{there} there, {here} here"
-            for there, here in zip(identity_lines(recorded), identity_lines(config)) if there != here]
+    pairs = zip(identity_lines(recorded), identity_lines(config))
+    return [f"{old} there, {new} here" for old, new in pairs if old != new]
 
 
 def _flag_texts(config):
