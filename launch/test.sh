@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment, runs the tests; arguments go on to pytest (paths count from the repository).
+# Creates the environment and runs the tests. All arguments are passed to pytest. Relative paths
+# start at the repository.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment test
