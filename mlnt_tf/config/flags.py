@@ -113,13 +113,17 @@ def _help(settings):
              "Flags take effect in order: one given after --flagfile replaces the file's value."]
     for section in settings.SECTIONS:
         readers = f", for --method={'|'.join(section.METHODS)}" if section.METHODS else ""
-        lines += ["", f"{heading(section)}{readers}:"]
+        lines += ["", _wrap(f"{heading(section)}{readers}:", subsequent_indent=" " * 4)]
         for name, field in setting_fields(section).items():
             lines.append(f"  --{name}={format_value(field.default)}")
-            lines.append(textwrap.fill(
-                f"{field.metadata['help']}{_allowed(field)}", width=100, break_on_hyphens=False,
-                break_long_words=False, initial_indent=" " * 6, subsequent_indent=" " * 6))
+            lines.append(_wrap(f"{field.metadata['help']}{_allowed(field)}",
+                               initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(lines)
+
+
+def _wrap(text, **indents):
+    """Wraps text at 100 columns without breaking a flag, a path or a list of choices."""
+    return textwrap.fill(text, width=100, break_on_hyphens=False, break_long_words=False, **indents)
 
 
 def _allowed(field):
