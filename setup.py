@@ -1,4 +1,4 @@
-"""Installs mlnt_tf; the versions are those the stack demands (see BUILD_NOTES.md)."""
+"""Package metadata of mlnt_tf. BUILD_NOTES.md explains the version bounds."""
 
 import pathlib
 import re
@@ -11,7 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "mlnt_tf/__init__.py").read
 setuptools.setup(
     name="mlnt_tf",
     version=VERSION,
-    description="Noise-tolerant training of image classifiers by meta-learning, on TensorFlow 2 and Keras 3",
+    description=("Noise-tolerant training of image classifiers by meta-learning, on TensorFlow 2 "
+                 "and Keras 3"),
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -19,14 +20,16 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",
-        "importlib_resources",  # tensorflow-datasets needs it to prepare a set, and does not ask for it
+        # tensorflow-datasets imports it to prepare a data set, but does not declare it.
+        "importlib_resources",
         "keras>=3.12,<4",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "scikit-learn>=1.4",
-        # ScaNN's op library is built for one TensorFlow minor: the two move together.
+        # ScaNN's op library loads only with the TensorFlow minor version it was built for. Change
+        # both together.
         "scann==1.4.2; sys_platform == 'linux'",
-        "setuptools<81",  # tensorboard 2.20 imports pkg_resources, gone from later ones
+        "setuptools<81",  # tensorboard 2.20 imports pkg_resources, which setuptools 81 removes.
         "tensorboard~=2.20.0",
         "tensorflow~=2.20.0",
         "tensorflow-datasets>=4.9.7",

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of this host: bash launch/local.sh --flagfile=configs/cifar10_symmetric.flags …
-# Needs: a driver that `nvidia-smi` can talk to; without a GPU it trains on the CPU. --num_devices=2 takes two of them.
-# Paths count from the repository.
+#
+# Requirements: an NVIDIA driver with which `nvidia-smi` works. Without a GPU, it trains on the CPU.
+# --num_devices=2 uses two of the GPUs. Relative paths start at the repository.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 extras=

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment, trains on the digits, ends with a table. Further flags go on: --seed=1, --output_dir=…
-# (paths count from the repository).
+# Creates the environment, trains on the digits and prints a table of the results. All arguments
+# are passed to mlnt_tf.train, for example --seed=1. Relative paths start at the repository.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment

@@ -1,3 +1,5 @@
+"""Command lines and flag files become a Config, and a Config becomes a flag file."""
+
 import pathlib
 import re
 import subprocess
@@ -14,61 +16,104 @@ def parse(*arguments):
     return flags.parse(["train", *arguments])
 
 
-def test_without_flags_it_is_the_digits_config():
+def test_defaults_equal_the_digits_config():
     assert parse() == Config() == parse(f"--flagfile={CONFIGS / 'digits.flags'}")
 
 
-def test_a_later_flag_wins_over_the_file():
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.flags")), ids=lambda path: path.stem)
+def test_every_config_file_parses(path):
+    config = parse(f"--flagfile={path}")
+    assert config.output_dir == f"runs/{path.stem}"
+    assert config.explicit == frozenset()
+
+
+def test_flag_after_a_flag_file_replaces_its_value():
     assert parse(f"--flagfile={CONFIGS / 'digits.flags'}", "--epochs=3").epochs == 3
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    ([], "runs/digits"), (["--flagfile", "FILE"], "runs/some"), (["--flagfile=FILE"], "runs/some"),
-    (["--flagfile=FILE", "--output_dir=here"], "here")])
-def test_output_dir_is_named_after_the_config(tmp_path, arguments, expected):
-    (tmp_path / "some.flags").write_text("--epochs=2\n")
-    arguments = [argument.replace("FILE", str(tmp_path / "some.flags")) for argument in arguments]
+    ([], "runs/digits"),
+    (["--flagfile", "FILE"], "runs/some"),
+    (["--flagfile=FILE"], "runs/some"),
+    (["--flagfile=FILE", "--output_dir=here"], "here"),
+    (["--dataset=tfds:mnist"], "runs/tfds_mnist"),
+])
+def test_default_output_dir_is_named_after_flag_file_or_dataset(tmp_path, arguments, expected):
+    path = tmp_path / "some.flags"
+    path.write_text("--epochs=2\n")
+    arguments = [argument.replace("FILE", str(path)) for argument in arguments]
     assert parse(*arguments).output_dir == expected
 
 
-@pytest.mark.parametrize("name, rate", [("symmetric", .5), ("asymmetric", .4)])
-def test_the_cifar10_configs_hold_the_papers_settings(name, rate):
+@pytest.mark.parametrize("name, rate", [("symmetric", 0.5), ("asymmetric", 0.4)])
+def test_cifar10_configs_hold_the_settings_of_the_paper(name, rate):
     config = parse(f"--flagfile={CONFIGS / f'cifar10_{name}.flags'}")
-    assert (config.noise, config.noise_rate, config.model, config.width) == (name, rate, "preact_resnet32", 32)
-    assert (config.epochs, config.ramp_epochs, config.decay_epochs, config.iterations) == (120, 20, 80, 3)
-    assert (config.batch_size, config.inner_rate, config.learning_rate, config.meta_rate) == (128, .2, .2, .4)
-    assert (config.momentum, config.weight_decay, config.ema_decay_start, config.ema_decay) == (.9, 1e-4, .99, .999)
-    assert (config.num_synthetic, config.neighbor_scope, config.augment) == (10, "batch", True)
+    assert (config.noise, config.noise_rate) == (name, rate)
+    assert (config.model, config.width, config.augment) == ("preact_resnet32", 32, True)
+    assert (config.epochs, config.iterations, config.batch_size) == (120, 3, 128)
+    assert (config.ramp_epochs, config.decay_epochs) == (20, 80)
+    assert (config.inner_rate, config.learning_rate, config.meta_rate) == (0.2, 0.2, 0.4)
+    assert (config.momentum, config.weight_decay) == (0.9, 1e-4)
+    assert (config.ema_decay_start, config.ema_decay) == (0.99, 0.999)
+    assert (config.num_synthetic, config.neighbor_scope) == (10, "batch")
+
+
+def test_clothing1m_config_holds_the_settings_of_the_paper():
+    config = parse(f"--flagfile={CONFIGS / 'clothing1m.flags'}")
+    assert (config.model, config.pretrained_weights) == ("resnet50", "imagenet")
+    assert (config.image_size, config.crop_size) == (256, 224)
+    assert (config.epochs, config.iterations, config.batch_size) == (3, 3, 32)
+    assert (config.inner_rate, config.learning_rate, config.meta_rate) == (0.02, 8e-4, 8e-4)
+    assert (config.momentum, config.weight_decay, config.decay_epochs) == (0.9, 1e-3, None)
+    assert (config.num_synthetic, config.transfer_ratio, config.tau) == (10, 0.5, 0.3)
+    assert config.ramp_epochs * 1_000_000 / config.batch_size == 2000
+    assert config.ema_ramp == "first"
 
 
 @pytest.mark.parametrize("argument, message", [
-    ("--epoch=3", "--epoch is not a flag.*--epochs"), ("--nonsense=1", "--nonsense is not a flag"),
-    ("--epochs=many", "epochs=many"), ("--flagfile=nowhere.flags", "nowhere.flags"), ("--download=maybe", "download"),
-    ("--nodownload=1", "nodownload"), (f"--flagfile={sys.executable}", "--flagfile=.* is not a text file"),
-    ("--noise_rate=half", "noise_rate=half"), ("epochs=3", "'epochs=3' is not a flag"),
-    ("--dataset=mnist", "--dataset=mnist is not known")])
-def test_a_mistake_is_told_in_one_line(argument, message):
+    ("--epoch=3", "--epoch is not a flag.*--epochs"),
+    ("--nonsense=1", "--nonsense is not a flag"),
+    ("--epochs=many", "--epochs=many must be a whole number"),
+    ("--noise_rate=half", "--noise_rate=half must be a number"),
+    ("--download=maybe", "--download=maybe must be true or false"),
+    ("--nodownload=1", "nodownload"),
+    ("--flagfile=nowhere.flags", "--flagfile cannot be read .*nowhere.flags"),
+    (f"--flagfile={sys.executable}", "--flagfile=.* is not a text file"),
+    ("epochs=3", "'epochs=3' is not a flag"),
+    ("--dataset=mnist", "--dataset=mnist is not known"),
+])
+def test_mistake_is_reported_in_one_line(argument, message):
     with pytest.raises(UserError, match=message) as caught:
         parse(argument)
     assert "\n" not in str(caught.value)
 
 
-def test_stored_flags_give_the_same_config(tmp_path, monkeypatch):
-    config = parse("--epochs=7", "--download", "--data_dir=data", f"--output_dir={tmp_path}", "--tau=0.25")
-    stored = tmp_path / "flags.txt"
-    stored.write_text("\n".join(flags.to_flag_lines(config)))
-    lines = flags.identity_lines(config)
+def test_stored_flags_give_the_same_config_in_another_directory(tmp_path, monkeypatch):
+    config = parse("--epochs=7", "--download", "--data_dir=data", f"--output_dir={tmp_path}",
+                   "--tau=0.25")
+    path = tmp_path / "flags.txt"
+    path.write_text("\n".join(flags.to_flag_lines(config)))
+    identity = flags.identity_lines(config)
+    data_dir = pathlib.Path.cwd() / "data"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    here = pathlib.Path.cwd()
     monkeypatch.chdir(elsewhere)
-    again = parse(f"--flagfile={stored}")
-    assert (again.epochs, again.download, again.tau) == (7, True, .25)
-    assert again.data_dir == str(here / "data")
-    assert flags.identity_lines(again) == lines
+    stored = parse(f"--flagfile={path}")
+    assert (stored.epochs, stored.download, stored.tau) == (7, True, 0.25)
+    assert stored.data_dir == str(data_dir)
+    assert flags.identity_lines(stored) == identity
 
 
-def test_paths_may_start_at_home_or_lie_in_a_bucket(tmp_path, monkeypatch):
+def test_flag_file_records_the_explicit_flags(tmp_path):
+    path = tmp_path / "flags.txt"
+    path.write_text(flags.flag_file(parse("--seed=3", "--tau=0.2")))
+    assert path.read_text().startswith("# Given on the command line: --seed --tau\n")
+    stored = parse(f"--flagfile={path}")
+    assert (stored.seed, stored.tau) == (3, 0.2)
+    assert stored.explicit == frozenset()
+
+
+def test_paths_may_be_in_the_home_directory_or_in_a_bucket(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "t.csv").write_text("1")
     config = parse("--noise=matrix:~/t.csv", "--data_dir=gs://bucket/data")
@@ -76,19 +121,25 @@ def test_paths_may_start_at_home_or_lie_in_a_bucket(tmp_path, monkeypatch):
     assert "--data_dir=gs://bucket/data" in flags.to_flag_lines(config)
 
 
-def test_differing_names_the_flags_that_change_results():
+def test_differing_names_only_flags_that_change_results():
     other = Config(seed=1, epochs=5, output_dir="elsewhere", resume="never")
     assert flags.differing(Config(), other) == [
         "--epochs=30 there, --epochs=5 here", "--seed=0 there, --seed=1 here"]
 
 
-def test_help_lists_every_flag_once_the_most_used_first(capsys):
+def test_help_lists_every_flag_with_its_default_and_limits(capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--help")
     assert caught.value.code == 0
-    shown = capsys.readouterr().out
-    names = re.findall(r"^  --(\w+)=", shown, re.MULTILINE)
-    assert sorted(names) == sorted(setting_fields(Config))
+    text = capsys.readouterr().out
+    assert [name for name in setting_fields(Config) if f"  --{name}=" not in text] == []
+    assert "--num_synthetic=10\n" in text
+    assert max(map(len, text.splitlines())) <= 100
+    words = " ".join(text.split())
+    assert "(at least 0, at most 1)" in words
+    assert "[sequential|joint]" in words
+    names = re.findall(r"^  --(\w+)=", text, re.MULTILINE)
+    assert sorted(names) == sorted(setting_fields(Config))  # each once
     assert tuple(names[:len(flags.MOST_USED)]) == flags.MOST_USED
 
 
@@ -98,22 +149,11 @@ def test_help_has_the_commands_own_name_and_examples(capsys):
         flags.parse(["check", "--help"], usage=usage)
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m mlnt_tf.check ")
-    assert "  python -m mlnt_tf.check --dataset=folder\n" in shown and "mlnt_tf.train" not in shown
+    assert "  python -m mlnt_tf.check --dataset=folder\n" in shown
+    assert "mlnt_tf.train" not in shown
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.flags")), ids=lambda path: path.name)
-def test_every_config_file_is_parsed(path):
-    config = parse(f"--flagfile={path}")
-    assert config.output_dir == f"runs/{path.stem}"
-
-
-def test_flags_are_told_before_tensorflow_loads():
-    code = "import sys, mlnt_tf.config.flags, mlnt_tf.train; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+def test_parsing_flags_does_not_import_tensorflow():
+    code = ("import sys, mlnt_tf.config.flags, mlnt_tf.train; "
+            "sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_flag_file_says_what_was_given_explicitly(tmp_path):
-    stored = tmp_path / "flags.txt"
-    stored.write_text(flags.flag_file(parse("--seed=3", "--tau=0.2")))
-    assert stored.read_text().startswith("# Given on the command line: --seed --tau\n")
-    assert parse(f"--flagfile={stored}").seed == 3

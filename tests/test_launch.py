@@ -1,62 +1,85 @@
-import dataclasses
+"""The scripts in launch/ parse, start what they promise, and explain what is missing."""
+
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 
-from mlnt_tf.config import Config
+from mlnt_tf.config import Config, setting_fields
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = [*ROOT.glob("launch/*.sh"), ROOT / "launch/slurm.sbatch", ROOT / ".ci/run"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_parse(script):
+def test_script_parses(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-def test_every_script_says_at_its_head_what_it_is_for():
-    for script in SCRIPTS:
-        assert re.search(r"^# \w", script.read_text(), re.MULTILINE), script
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_begins_with_its_purpose(script):
+    assert re.match(r"(#!.*\n)?# \w", script.read_text())
 
 
-def test_slurm_takes_the_script():
+def test_slurm_script_has_the_options_it_needs():
+    script = ROOT / "launch/slurm.sbatch"
     if shutil.which("sbatch"):
-        subprocess.run(["sbatch", "--test-only", str(ROOT / "launch/slurm.sbatch")], check=True)
-    options = re.findall(r"^#SBATCH (--[a-z-]+)", (ROOT / "launch/slurm.sbatch").read_text(), re.MULTILINE)
+        subprocess.run(["sbatch", "--test-only", str(script)], check=True)
+    options = re.findall(r"^#SBATCH (--[a-z-]+)", script.read_text(), re.MULTILINE)
     assert {"--nodes", "--signal", "--requeue", "--ntasks-per-node"} <= set(options)
 
 
-def test_kubernetes_pods_know_their_place():
+def test_kubernetes_pods_derive_their_index_and_addresses():
     service, claim, pods = yaml.safe_load_all((ROOT / "launch/kubernetes.yaml").read_text())
-    assert (service["kind"], claim["kind"], pods["kind"]) == ("Service", "PersistentVolumeClaim", "StatefulSet")
-    spec, name = pods["spec"]["template"]["spec"], pods["metadata"]["name"]
-    container = spec["containers"][0]
-    workers = next(entry["value"] for entry in container["env"] if entry["name"] == "WORKERS").split(",")
-    port = service["spec"]["ports"][0]["port"]
-    assert workers == [f"{name}-{i}.{pods['spec']['serviceName']}:{port}" for i in range(pods["spec"]["replicas"])]
-    assert pods["spec"]["serviceName"] == service["metadata"]["name"]
+    kinds = [document["kind"] for document in (service, claim, pods)]
+    assert kinds == ["Service", "PersistentVolumeClaim", "StatefulSet"]
+    name, service_name = pods["metadata"]["name"], pods["spec"]["serviceName"]
+    assert service_name == service["metadata"]["name"]
     assert pods["spec"]["podManagementPolicy"] == "Parallel"
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    spec = pods["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    port = service["spec"]["ports"][0]["port"]
+    replicas = range(pods["spec"]["replicas"])
+    addresses = [f"{name}-{index}.{service_name}:{port}" for index in replicas]
+    assert environment["WORKERS"].split(",") == addresses
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["volumes"]}
     command = container["args"][0]
     subprocess.run(["bash", "-n"], input=command, text=True, check=True)
     mount = container["volumeMounts"][0]["mountPath"]
     assert f"--output_dir={mount}" in command and "INDEX=${HOSTNAME##*-}" in command
-    real = {field.name for field in dataclasses.fields(Config)} | {"flagfile"}
-    assert set(re.findall(r"--([a-z]\w+)", command)) <= real
+    known = {*setting_fields(Config), "flagfile"}
+    assert set(re.findall(r"--([a-z]\w+)", command)) <= known
 
 
 @pytest.mark.parametrize("environment, message", [
-    ({}, "set WORKERS"), ({"WORKERS": "a:1,b:1"}, "needs INDEX"), ({"WORKERS": "a:1", "INDEX": "x"}, "needs INDEX"),
-    ({"PROCESSES": "none"}, "PROCESSES=2")])
-def test_multi_worker_says_what_is_missing(environment, message):
-    told = subprocess.run(["bash", ROOT / "launch/multi_worker.sh"], capture_output=True, text=True,
-                          env={"PATH": os.environ["PATH"], **environment})
-    assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
+    ({}, "Set WORKERS=host:port"),
+    ({"WORKERS": "a:1,b:1"}, "needs INDEX"),
+    ({"WORKERS": "a:1", "INDEX": "x"}, "needs INDEX"),
+    ({"PROCESSES": "none"}, "PROCESSES=2"),
+])
+def test_multi_worker_script_names_the_missing_variable(environment, message):
+    process = subprocess.run(["bash", ROOT / "launch/multi_worker.sh"], capture_output=True,
+                             text=True, env={"PATH": os.environ["PATH"], **environment})
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_missing_python_is_reported_in_one_line(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "MLNT_PYTHON": "/nowhere/python",
+                   "MLNT_VENV": str(tmp_path / "venv")}
+    process = subprocess.run(["bash", ROOT / "launch/test.sh"], capture_output=True, text=True,
+                             env=environment)
+    assert process.returncode == 2
+    assert "MLNT_PYTHON=" in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
 def test_ci_runs_the_tests():
@@ -64,17 +87,16 @@ def test_ci_runs_the_tests():
     assert "launch/test.sh" in (ROOT / ".ci/run").read_text()
 
 
-def test_constraints_meet_what_the_stack_demands():
-    pinned = dict(line.split("==") for line in (ROOT / "launch/constraints.txt").read_text().split())
+def test_constraints_pin_the_versions_that_work_together():
+    lines = (ROOT / "launch/constraints.txt").read_text().split()
+    pinned = dict(line.split("==") for line in lines)
     assert pinned["tensorflow"].startswith("2.20.") and pinned["scann"] == "1.4.2"
     assert int(pinned["setuptools"].split(".")[0]) < 81
     assert "importlib_resources" in pinned
 
 
-def test_the_tensorboard_command_starts():
-    import sys
-
+def test_tensorboard_command_starts():
     command = pathlib.Path(sys.executable).with_name("tensorboard")
-    told = subprocess.run([command, "--version"], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    assert "2.20" in told.stdout
+    process = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "2.20" in process.stdout

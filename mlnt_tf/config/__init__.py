@@ -1,7 +1,8 @@
-"""Every setting of a run: name, default, limits and meaning. Imports only the standard library.
+"""The settings of a run, with their defaults, limits and help texts.
 
-To add a section, write it in a file of this package and add it to SECTIONS. Its flags, its heading
-in --help and the warning about flags without effect follow from it.
+Nothing in this package imports TensorFlow or Keras, so a mistake in a flag is reported at once. To
+add a section, write it in a file of this package and add it to SECTIONS. Its flags, its heading in
+--help and the warning about flags without effect follow from it.
 """
 
 from mlnt_tf.config.data import (
@@ -19,7 +20,7 @@ from mlnt_tf.config.teacher import IterationSettings, TeacherSettings
 from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 
-SECTIONS = (  # in the order of --help and flags.txt
+SECTIONS = (  # In the order of --help and flags.txt.
     DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings, IterationSettings,
     MetaSettings, UpdateSettings, TeacherSettings, TransitionSettings, GceSettings, ElrSettings,
     JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)

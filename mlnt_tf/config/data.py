@@ -55,7 +55,7 @@ class DataSettings(Section):
 
     @property
     def resized(self):
-        """(height, width) to which images are resized, or None."""
+        """Tuple (height, width) to which images are resized, or None if they keep their size."""
         return (self.image_size, self.image_size) if self.image_size else None
 
     def check(self):
@@ -92,7 +92,7 @@ class Noise:
 
 
 def parse_noise(text):
-    """Returns the `Noise` that a value of --noise names. Does not look at files.
+    """Returns the `Noise` that a value of --noise names. Reads no file.
 
     Raises:
       UserError: the value is not known.
@@ -120,10 +120,11 @@ class NoiseSettings(Section):
         0.5, "r: probability that a label is redrawn, for symmetric and asymmetric noise.",
         minimum=0, maximum=1)
     noise_sampling: str = setting(
-        "exact", "Corrupt the exact fraction of each class, or draw each label independently.",
+        "exact", "Corrupt an exact fraction of each class (exact), or draw each label "
+        "independently (bernoulli).",
         choices=("exact", "bernoulli"))
     symmetric_includes_true: bool = setting(
-        True, "Symmetric noise redraws over all classes, including the true one.")
+        True, "Symmetric noise redraws a label from all classes, including the true one.")
 
     @property
     def noise_source(self):
@@ -147,4 +148,5 @@ class NoiseSettings(Section):
                             f"--dataset={self.dataset}. Choose one of {', '.join(NOISE_KINDS)}, or "
                             f"{MATRIX_PREFIX}FILE.")
         if source.kind == "matrix" and not pathlib.Path(source.path).is_file():
-            raise UserError(f"--noise={self.noise}: no such file. Name a .csv, .txt or .npy file.")
+            raise UserError(f"--noise={self.noise} names a file that does not exist. Name an "
+                            "existing .csv, .txt or .npy file.")

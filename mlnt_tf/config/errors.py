@@ -13,11 +13,11 @@ class NonFiniteLoss(ArithmeticError):
 
 
 class DiskError(Exception):
-    """The output cannot be written."""
+    """The output cannot be written, for example because the disk is full."""
 
 
 class WorkerLost(Exception):
-    """Another worker has ended before its time."""
+    """Another worker ended before the run was finished."""
 
 
 class Terminated(SystemExit):

@@ -1,4 +1,4 @@
-"""From the command line to a Config and back: one flag per setting, errors in one line."""
+"""Conversion between command lines and Config: one flag per setting, and errors in one line."""
 
 import argparse
 import dataclasses
@@ -42,8 +42,8 @@ class Usage:
 
 TRAIN_USAGE = Usage(
     "train", "Trains on noisy labels, and lists the labels that are probably wrong.",
-    ("", "--dataset=folder --data_dir=~/photos --image_size=64 --output_dir=runs/photos",
-     "--dataset=cifar10 --data_dir=~/tensorflow_datasets --model=preact_resnet8 --augment",
+    ("", "--dataset=folder --data_dir=~/photos --image_size=64 --seed=1",
+     "--dataset=cifar10 --data_dir=~/tfds --model=preact_resnet8 --augment",
      "--flagfile=runs/digits/flags.txt --output_dir=runs/again"))
 
 
@@ -57,8 +57,9 @@ class Parser(argparse.ArgumentParser):
 def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
     """Returns the Config that a command line describes. --help prints the flags and exits with 0.
 
-    Flags take effect in order, and --flagfile stands for the lines of its file. So a flag file
-    replaces the defaults, and a flag after --flagfile replaces the file's value.
+    Flags take effect in order, and the lines of a flag file count as flags in the place of its
+    --flagfile. So a flag file replaces the defaults, and a flag after --flagfile replaces the
+    file's value.
 
     Args:
       argv: list of str, the program's name and its flags.
@@ -92,7 +93,7 @@ def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
 
 
 class _CommandLineValues(flags.FlagValues):
-    """The flags on the command line itself: --flagfile is an ordinary flag and is not read."""
+    """The flags on the command line itself. The file that --flagfile names is not read."""
 
     def read_flags_from_files(self, argv, force_gnu=True):
         return list(argv)
@@ -128,7 +129,7 @@ def _explain(error, fields, flagfile):
 
 
 def _default_output_dir(flagfile, dataset):
-    """runs/NAME, named after the flag file on the command line, or else after the data set."""
+    """Returns runs/NAME, named after the flag file, or after the data set without a flag file."""
     if flagfile:
         return f"runs/{pathlib.Path(flagfile).stem}"
     return "runs/" + re.sub("[:/]+", "_", dataset)
@@ -150,7 +151,7 @@ def _help(settings, usage):
         rest = [field for name, field in setting_fields(section).items() if name not in MOST_USED]
         if rest:
             readers = f", for --method={'|'.join(section.METHODS)}" if section.METHODS else ""
-            lines += ["", f"{heading(section)}{readers}:"]
+            lines += ["", _wrap(f"{heading(section)}{readers}:", subsequent_indent=" " * 4)]
         for field in rest:
             lines += _describe(field)
     return "\n".join(lines)
@@ -158,10 +159,14 @@ def _help(settings, usage):
 
 def _describe(field):
     """Returns the lines of --help for one flag."""
-    text = textwrap.fill(f"{field.metadata['help']}{_allowed(field)}", width=100,
-                         break_on_hyphens=False, break_long_words=False,
-                         initial_indent=" " * 6, subsequent_indent=" " * 6)
+    text = _wrap(f"{field.metadata['help']}{_allowed(field)}", initial_indent=" " * 6,
+                 subsequent_indent=" " * 6)
     return [f"  --{field.name}={format_value(field.default)}", text]
+
+
+def _wrap(text, **indents):
+    """Wraps text at 100 columns without breaking a flag, a path or a list of choices."""
+    return textwrap.fill(text, width=100, break_on_hyphens=False, break_long_words=False, **indents)
 
 
 def _allowed(field):
@@ -180,13 +185,13 @@ def to_flag_lines(config):
 
 def flag_file(config):
     """Returns the text of flags.txt: every setting, after a comment with those given explicitly."""
-    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ()))
-    head = f"# Given on the command line: {explicit or 'none'}"
-    return "\n".join([head, *to_flag_lines(config), ""])
+    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ())) or "none"
+    lines = "\n".join(to_flag_lines(config))
+    return f"# Given on the command line: {explicit}\n{lines}\n"
 
 
 def identity_lines(config):
-    """Returns the lines of those settings that change a run's results."""
+    """Returns the settings that change a run's results, as --name=value with absolute paths."""
     fields = setting_fields(config)
     return [f"--{name}={text}" for name, text in _flag_texts(config).items()
             if fields[name].metadata["changes_results"]]
@@ -198,11 +203,11 @@ def differing(recorded, config):
     Settings that do not change the results are left out. Paths are compared as absolute paths.
 
     Args:
-      recorded: the Config of the run "there".
-      config: the Config of the run "here".
+      recorded: the Config whose values are marked with "there".
+      config: the Config whose values are marked with "here".
     """
     pairs = zip(identity_lines(recorded), identity_lines(config))
-    return [f"{there} there, {here} here" for there, here in pairs if there != here]
+    return [f"{old} there, {new} here" for old, new in pairs if old != new]
 
 
 def _flag_texts(config):

@@ -13,15 +13,15 @@ class MetaSettings(Section):
     METHODS = ("mlnt",)
 
     num_synthetic: int = setting(
-        10, "M: number of synthetic label sets per step; 0 means cross entropy alone.", minimum=0,
+        10, "M: number of synthetic label sets per step; 0 means plain cross entropy.", minimum=0,
         maximum=10_000)
     transfer_ratio: float = setting(
         0.5, "rho/k: fraction of the batch whose labels are replaced.", minimum=0, maximum=1)
     num_neighbors: int = setting(
         10, "Number of nearest neighbors from which a synthetic label is drawn.", minimum=1)
     neighbor_scope: str = setting(
-        "dataset", "Search neighbors in the complete training set, or in the batch like the paper.",
-        choices=("dataset", "batch"))
+        "dataset", "Search for neighbors in the complete training set, or within the batch like "
+        "the paper.", choices=("dataset", "batch"))
     neighbor_backend: str = setting(
         "auto", "Search method for --neighbor_scope=dataset; auto means ScaNN if it can be loaded, "
         "else exact search.", choices=("auto", "scann", "exact"))
@@ -46,14 +46,15 @@ class MetaSettings(Section):
     meta_every: int = setting(
         1, "Take a meta update every n-th step; the other steps are cross entropy.", minimum=1)
     synthetic_parallelism: int = setting(
-        1, "Number of the M label sets that are computed at once. More of them need more memory; "
-        "the result is the same.", minimum=1)
+        1, "Number of the M label sets that are computed at once. A higher number needs more "
+        "memory. The result is the same.", minimum=1)
     update_mode: str = setting(
-        "sequential", "Compute the classification gradient at the weights after the meta update, "
-        "or both gradients at the old weights.", choices=("sequential", "joint"))
+        "sequential", "Compute the classification gradient at the weights after the meta update "
+        "(sequential), or both gradients at the old weights (joint).",
+        choices=("sequential", "joint"))
     inner_reduce: str = setting(
-        "global", "Replicas take the inner step by their mean gradient, like a single device, or "
-        "each by its own gradient, which saves M of M + 2 all-reduces.",
+        "global", "Replicas take the inner step with their mean gradient, like a single device "
+        "(global), or each with its own gradient, which saves M of M + 2 all-reduces (replica).",
         choices=("global", "replica"))
     lambda_max: float = setting(
         0.5, "Weight of the teacher, next to the mentor, in the merged target at the end of an "

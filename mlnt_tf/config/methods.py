@@ -24,9 +24,9 @@ class TransitionSettings(Section):
         if self.transition_matrix in TRANSITIONS:
             return
         if not pathlib.Path(self.transition_matrix).is_file():
-            raise UserError(f"--transition_matrix={self.transition_matrix} is neither known nor a "
-                            f"file. Choose one of {', '.join(TRANSITIONS)}, or name an existing "
-                            ".csv, .txt or .npy file.")
+            raise UserError(f"--transition_matrix={self.transition_matrix} names a file that does "
+                            f"not exist. Choose one of {', '.join(TRANSITIONS)}, or name an "
+                            "existing .csv, .txt or .npy file.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,8 @@ class GceSettings(Section):
     METHODS = ("gce",)
 
     gce_q: float = setting(
-        0.7, "q: close to 0 it is cross entropy, at 1 the mean absolute error.", above=0, maximum=1)
+        0.7, "q: the loss is close to cross entropy for small q, and the mean absolute error at 1.",
+        above=0, maximum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ class JointSettings(Section):
     joint_alpha: float = setting(1.2, "alpha: weight of the prior loss.", minimum=0)
     joint_beta: float = setting(0.8, "beta: weight of the entropy loss.", minimum=0)
     joint_labels: str = setting(
-        "soft", "Labels: the mean of the predictions, or its most likely class.",
+        "soft", "New labels: the mean of the last predictions (soft), or its most likely class "
+        "(hard).",
         choices=("soft", "hard"))
     joint_epochs: int = setting(
         0, "Number of epochs of stage 1; 0 means five thirds of --epochs, the length of stage 2 "

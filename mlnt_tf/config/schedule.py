@@ -55,7 +55,7 @@ class WarmUpSettings(Section):
 
     pretrain_epochs: int = setting(
         0, "Number of epochs of cross-entropy training: the warm-up of mlnt, the complete training "
-        "of cross_entropy and cross_entropy_ema, and the stage by which forward and cnn_crf "
+        "of cross_entropy and cross_entropy_ema, and the stage from which forward and cnn_crf "
         "estimate the transition matrix; 0 means --epochs.", minimum=0)
 
     @property
@@ -73,11 +73,13 @@ class UpdateSettings(Section):
         -1.0, "Number of epochs after which the learning rate falls to a tenth; -1 means two "
         "thirds of --epochs, 0 means never.", minimum=-1)
     momentum: float = setting(0.9, "Momentum of the classification update.", minimum=0, below=1)
-    weight_decay: float = setting(1e-4, "Coupled weight decay.", minimum=0)
+    weight_decay: float = setting(
+        1e-4, "Coupled weight decay: this factor times the weight is added to the gradient.",
+        minimum=0)
 
     @property
     def decay_epochs(self):
-        """Number of epochs after which the learning rate falls, or None for never.
+        """Number of epochs after which the learning rate falls to a tenth, or None for never.
 
         The default is two thirds of the epochs, like the paper's 80 of 120.
         """

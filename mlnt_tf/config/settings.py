@@ -62,12 +62,12 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The part of `Config` that does not depend on its sections; see `config_class`.
+    """The part of `Config` that is the same for any sections; see `config_class`.
 
     Attributes:
       SECTIONS: the sections, in the order of --help.
-      explicit: frozenset of the settings given on the command line itself, not only by a flag file.
-        None if the object was not made from a command line.
+      explicit: frozenset of the settings given on the command line itself, without those given
+        only by a flag file. None if the object was not made from a command line.
     """
 
     SECTIONS = ()
@@ -128,7 +128,15 @@ def format_value(value):
 def map_path(field, value, function):
     """Applies a function to the path in a setting's value.
 
-    A value without a path, or with that of a bucket like gs://…, is returned unchanged.
+    A value without a path is returned unchanged, and so is a URL such as gs://bucket/data.
+
+    Args:
+      field: the dataclass field of the setting.
+      value: the setting's value.
+      function: function of a path, str, that returns the new path.
+
+    Returns:
+      The value with the new path.
     """
     form = field.metadata["path"]
     if form is None or not value.startswith(form.prefix):
@@ -142,8 +150,8 @@ def map_path(field, value, function):
 def unread_flags(config):
     """Returns the given flags that --method does not read, as ["--elr_lambda=1.0"].
 
-    Settings count as given if they are in `config.explicit`. If that is None, those count that
-    differ from their default. A method of the user's own is assumed to read every section.
+    A setting counts as given if it is in `config.explicit`. If that is None, it counts as given if
+    it differs from its default. A method of the user's own is assumed to read every section.
     """
     if is_function_name(config.method):
         return []

@@ -35,8 +35,8 @@ class IterationSettings(Section):
 
     iterations: int = setting(3, "Number of iterations of mentor, filter and training.", minimum=1)
     tau: float = setting(
-        0.3, "The filter selects an example if the mentor gives its label a probability above "
-        "this.", minimum=0, below=1)
+        0.3, "The filter selects an example if the mentor gives its given label a probability "
+        "above tau.", minimum=0, below=1)
     ema_ramp: str = setting(
         "each", "Ramp gamma in each iteration, or only in the first one (paper, Clothing1M).",
         choices=("each", "first"))

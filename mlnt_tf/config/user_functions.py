@@ -44,14 +44,14 @@ def import_function(flag, name):
     """
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        result = getattr(importlib.import_module(module), function)
     except Exception as error:  # The user's module may raise anything while it is imported.
         raise UserError(f"--{flag}={name} cannot be imported ({_describe(error)}). Write "
                         "package.module:function, and put its directory on PYTHONPATH.") from error
-    if not callable(found):
-        raise UserError(f"--{flag}={name} has type {type(found).__name__} instead of function. "
+    if not callable(result):
+        raise UserError(f"--{flag}={name} has type {type(result).__name__} instead of function. "
                         f"Name a function of {module}.")
-    return found
+    return result
 
 
 def call_function(flag, name, **arguments):
@@ -66,9 +66,9 @@ def call_function(flag, name, **arguments):
     except UserError:
         raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(f"--{flag}={name} failed ({_describe(error)}, {place.filename}, line "
-                        f"{place.lineno}).") from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"--{flag}={name} failed ({_describe(error)}, {frame.filename}, line "
+                        f"{frame.lineno}). Fix the function.") from error
 
 
 def parse_arguments(flag, text):
