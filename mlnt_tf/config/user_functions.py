@@ -64,9 +64,14 @@ def call_function(flag, name, **arguments):
     except UserError:
         raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(f"--{flag}={name} failed ({_describe(error)}, {place.filename}, line "
-                        f"{place.lineno}).") from error
+        raise failure(flag, name, error) from error
+
+
+def failure(flag, name, error):
+    """Returns a one-line UserError for an exception inside the function that a flag names."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return UserError(f"--{flag}={name} failed ({_describe(error)}, {frame.filename}, line "
+                     f"{frame.lineno}).")
 
 
 def parse_arguments(flag, text):
