@@ -37,15 +37,13 @@ def check(argv):
     """Prints every check that can run, then raises UserError for the first blocking problem."""
     config = flags.parse(argv, usage=USAGE)
     from mlnt_tf import runner
-    from mlnt_tf.hardware import (
-        precision,
-    )
+    from mlnt_tf.hardware import precision
 
     plan, config = runner.plan_run(config)
     if not plan.uses_gpu:
         hide_gpus()
-    precision.prepare(config)
-    report(config)
+    with precision.prepared(config):
+        report(config)
 
 
 def hide_gpus():

@@ -1,150 +1,218 @@
-"""python -m mlnt_tf.report runs/a [runs/b ...]: the table of a run, or mean and spread over several."""
+"""python -m mlnt_tf.report runs/a [runs/b …]: the table of a run, or mean and spread over seeds."""
 
 import json
-import os
 import pathlib
-import platform
 import statistics
 import sys
 
 from mlnt_tf.config import WITHOUT_EFFECT, UserError
 
-COLUMNS = ("", "best validation", "last validation", "test at best", "test at last", "kept", "clean among kept",
-           "kept of clean", "seconds")
+HEADINGS = ("", "best validation", "last validation", "test at best", "test at last", "kept",
+            "clean among kept", "kept of clean", "seconds")
 ACCURACIES = ("best_validation", "last_validation", "test_at_best", "test_last")
+FILTER = ("filter_precision", "filter_recall")
 
 
 def table_rows(results):
-    """Returns [(name, {column: fraction or number})], a row for each network of each stage.
+    """Returns the rows of a run's table, one for each network of each stage.
 
-    What belongs to the stage as a whole (its time, the filter's counts) is in the row of its last network.
+    Values of the stage as a whole (its duration and the filter's counts) are in the row of its last
+    network.
+
+    Args:
+      results: dict, the contents of results.json.
+
+    Returns:
+      list of (name, {column: fraction, or seconds}).
     """
     rows = []
     for stage in results["stages"]:
-        extra = {key: stage[key] for key in ("kept", "filter_precision", "filter_recall", "seconds") if key in stage}
-        if "kept" in extra:
-            extra["kept"] = extra["kept"] / results["train_examples"]
+        shared = {key: stage[key] for key in ("kept", *FILTER, "seconds") if key in stage}
+        if "kept" in shared:
+            shared["kept"] = shared["kept"] / results["train_examples"]
         networks = list(stage["validation"])
         for network in networks:
-            row = {**stage[network], **extra} if network == networks[-1] else stage[network]
+            row = dict(stage[network])
+            if network == networks[-1]:
+                row.update(shared)
             rows.append((stage["name"] + row_suffix(network, "iteration" in stage), row))
     return rows
 
 
 def row_suffix(network, is_iteration):
-    """Returns what follows the stage's name in the table; outside the iterations the student is the stage itself."""
+    """Returns the text that follows the stage's name in the row of a network.
+
+    Outside the iterations, the stage's name alone is the student.
+    """
     if is_iteration:
         return f", {network}"
     return {"student": "", "teacher": ", EMA"}.get(network, f", {network}")
 
 
 def format_table(results):
-    """The table of one run."""
-    lines = [COLUMNS]
+    """Returns the table of one run, a str.
+
+    Args:
+      results: dict, the contents of results.json.
+    """
+    count = results["train_examples"]
+    lines = [HEADINGS]
     for name, row in table_rows(results):
-        kept = row.get("kept")
-        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES),
-                      "" if kept is None else f"{round(kept * results['train_examples'])} of {results['train_examples']}",
-                      _percent(row.get("filter_precision")), _percent(row.get("filter_recall")),
-                      f"{row['seconds']:.0f}" if "seconds" in row else ""))
-    noise, filtered = results["noise"], results["exported_filter"]
-    wrong = "an unknown share" if noise["realized_rate"] is None else f"{_percent(noise['realized_rate'])} %"
-    return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of "
-            f"{results['train_examples']} training labels wrong; seed {results['seed']}; accuracies in %\n\n"
-            f"{align_columns(lines)}\n\nexported: {results['exported']} (its epoch chosen by validation), test accuracy "
-            f"{100 * results['test_accuracy']:.1f} %; it would keep {filtered['kept']} of {results['train_examples']} "
-            "training labels" + ("" if filtered["filter_precision"] is None
-                                  else f", {_percent(filtered['filter_precision'])} % of them right"))
+        kept = ""
+        if row.get("kept") is not None:
+            kept = f"{round(row['kept'] * count)} of {count}"
+        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES), kept,
+                      *(_percent(row.get(key)) for key in FILTER), _seconds([row])))
+    noise = results["noise"]
+    wrong = "an unknown share"
+    if noise["realized_rate"] is not None:
+        wrong = f"{_percent(noise['realized_rate'])} %"
+    filtered = results["exported_filter"]
+    correct = ""
+    if filtered["filter_precision"] is not None:
+        correct = f", {_percent(filtered['filter_precision'])} % of them correct"
+    return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of {count} training labels wrong; "
+            f"seed {results['seed']}; accuracies in %\n\n"
+            f"{align_columns(lines)}\n\n"
+            f"exported: {results['exported']} (its epoch chosen by validation), test accuracy "
+            f"{100 * results['test_accuracy']:.1f} %; its filter would keep {filtered['kept']} of "
+            f"{count} training labels{correct}")
 
 
 def summarize(runs):
-    """The same rows as mean +- standard deviation over runs that differ in their seed.
+    """Returns a table of mean ± standard deviation over runs that differ in their seed only.
+
+    Args:
+      runs: list of dict, see `read_results`.
 
     Raises:
-      UserError: the runs differ in more.
+      UserError: the runs differ in more than their seed, or a seed is repeated.
     """
-    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"], run["train_examples"],
-              len(run["stages"])) for run in runs}
-    if len(kinds) > 1:
-        raise UserError("the runs differ in more than their seed: " + " against ".join(str(kind) for kind in kinds)
-                        + "; name runs of one data set, noise, method, size and number of stages.")
-    settings = [run.get("flags", frozenset()) for run in runs]
-    if len(set(settings)) > 1:
-        raise UserError("the runs differ in more than their seed: "
-                        + ", ".join(sorted(frozenset.union(*settings) - frozenset.intersection(*settings)))
-                        + "; name runs of the same flags.")
-    if len({run["seed"] for run in runs}) < len(runs):
-        raise UserError(f"the seeds {', '.join(str(run['seed']) for run in runs)} repeat: name each run once.")
-    lines = [COLUMNS]
-    for rows in zip(*(table_rows(run) for run in runs)):
-        column = {key: [row.get(key) for _, row in rows] for key in
-                  (*ACCURACIES, "kept", "filter_precision", "filter_recall")}
-        lines.append((rows[0][0], *(_mean(values) for values in column.values()),
-                      f"{statistics.mean(row['seconds'] for _, row in rows):.0f}" if "seconds" in rows[0][1] else ""))
+    _check_comparable(runs)
+    lines = [HEADINGS]
+    for rows_of_runs in zip(*map(table_rows, runs)):
+        names, rows = zip(*rows_of_runs)
+        means = [_mean_and_deviation([row.get(key) for row in rows])
+                 for key in (*ACCURACIES, "kept", *FILTER)]
+        lines.append((names[0], *means, _seconds(rows)))
+    wrong = _mean_and_deviation([run["noise"]["realized_rate"] for run in runs])
+    wrong = f"{wrong} %" if wrong else "an unknown share"
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    wrong = _mean([run["noise"]["realized_rate"] for run in runs])
-    return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: "
-            f"{f'{wrong} %' if wrong else 'an unknown share'} of the training labels wrong; mean ± standard "
-            f"deviation over seeds {seeds}, in %\n\n{align_columns(lines)}\n\nexported (best by validation): test accuracy "
-            f"{_mean([run['test_accuracy'] for run in runs])} %")
+    accuracy = _mean_and_deviation([run["test_accuracy"] for run in runs])
+    return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: {wrong} of the training labels "
+            f"wrong; mean ± standard deviation over seeds {seeds}, in %\n\n"
+            f"{align_columns(lines)}\n\n"
+            f"exported (best by validation): test accuracy {accuracy} %")
+
+
+def _check_comparable(runs):
+    """Raises UserError unless the runs differ in their seed, and only in it."""
+    kinds = {(run["dataset"], run["noise"]["kind"], run["noise"]["rate"], run["method"],
+              run["train_examples"], len(run["stages"])) for run in runs}
+    if len(kinds) > 1:
+        raise UserError("The runs differ in more than their seed: "
+                        f"{' against '.join(map(str, kinds))}. Name runs with the same data set, "
+                        "noise, method, size and number of stages.")
+    settings = [run.get("flags", frozenset()) for run in runs]
+    different = frozenset.union(*settings) - frozenset.intersection(*settings)
+    if different:
+        raise UserError(f"The runs differ in more than their seed: {', '.join(sorted(different))}. "
+                        "Name runs with the same flags.")
+    seeds = [run["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"The seeds {', '.join(map(str, seeds))} repeat. Name one run per seed.")
 
 
 def noise_name(noise):
+    """Returns the name of a run's noise, such as "symmetric noise".
+
+    Args:
+      noise: dict with the noise's "kind", the value of --noise.
+    """
     return "labels as they are" if noise["kind"] == "none" else f"{noise['kind']} noise"
 
 
 def _percent(fraction):
+    """Returns a fraction in %, or "" for None."""
     return "" if fraction is None else f"{100 * fraction:.1f}"
 
 
-def _mean(fractions):
+def _mean_and_deviation(fractions):
+    """Returns mean ± standard deviation in %, or "" if a value is None."""
     if any(fraction is None for fraction in fractions):
         return ""
-    return f"{100 * statistics.mean(fractions):.1f} ± {100 * statistics.stdev(fractions) if fractions[1:] else 0:.1f}"
+    deviation = statistics.stdev(fractions) if len(fractions) > 1 else 0
+    return f"{100 * statistics.mean(fractions):.1f} ± {100 * deviation:.1f}"
+
+
+def _seconds(rows):
+    """Returns the mean duration of equal rows of several runs in s, or "" without durations."""
+    if "seconds" not in rows[0]:
+        return ""
+    return f"{statistics.mean(row['seconds'] for row in rows):.0f}"
 
 
 def align_columns(lines):
-    """Lines of cells as columns of text."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.ljust(width) if not index else cell.rjust(width)
-                               for index, (cell, width) in enumerate(zip(line, widths))) for line in lines)
+    """Returns lines of cells as text, the first column aligned left and the others right.
+
+    Args:
+      lines: sequence of sequences of str, all of the same length.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+        text.append("  ".join(cells))
+    return "\n".join(text)
 
 
 def read_results(path):
-    """The results of a run, from its directory or its results.json.
+    """Reads the results of a run.
+
+    Args:
+      path: str or pathlib.Path, the run's directory or its results.json.
+
+    Returns:
+      dict, the contents of results.json, and "flags": a frozenset of the flags that change a run's
+      results, without --seed.
 
     Raises:
-      UserError: not there, or not whole.
+      UserError: the file cannot be read, or is not the complete results of a run.
     """
     path = pathlib.Path(path)
-    path = path / "results.json" if path.is_dir() else path
+    if path.is_dir():
+        path = path / "results.json"
     try:
         results = json.loads(path.read_text())
         flagfile = path.with_name("flags.txt")
         if flagfile.exists():
-            lines = [line for line in flagfile.read_text().splitlines() if line.startswith("--")]
-            results["flags"] = frozenset(line for line in lines
-                                         if line.partition("=")[0].removeprefix("--") not in (*WITHOUT_EFFECT, "seed"))
+            results["flags"] = _read_flags(flagfile)
         table_rows(results)
         return results
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name the directory of a finished run.") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}). Name the directory of a "
+                        "finished run.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the results of a run ({error!r}): run the training again.") from error
+        raise UserError(f"{path} does not hold the results of a run ({error!r}). Run the training "
+                        "again.") from error
 
 
-def describe_machine():
-    """{"processor", "cores", "system"} of this one."""
-    names = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")] if pathlib.Path("/proc/cpuinfo").exists() else [platform.processor()]
-    return {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "system": platform.platform()}
+def _read_flags(flagfile):
+    """Returns the lines of flags.txt that distinguish runs in more than their seed."""
+    lines = [line for line in flagfile.read_text().splitlines() if line.startswith("--")]
+    names = [line.partition("=")[0].removeprefix("--") for line in lines]
+    return frozenset(line for line, name in zip(lines, names)
+                     if name not in (*WITHOUT_EFFECT, "seed"))
 
 
 def main(argv=None):
+    """Prints the table. Returns the exit code: 0, or 2 after a mistake of the user."""
     paths = (sys.argv if argv is None else argv)[1:]
     try:
         if not paths:
-            raise UserError("name one run or more: python -m mlnt_tf.report runs/digits")
+            raise UserError("No run is given. Name one or more, for example: python -m "
+                            "mlnt_tf.report runs/digits")
         runs = [read_results(path) for path in paths]
         print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
     except UserError as error:

@@ -1,5 +1,6 @@
-"""The spine of a run, from settings to results: data, devices, the method's stages, export and tables."""
+"""The spine of a run, from settings to results: devices, data, the method's stages and export."""
 
+import contextlib
 import errno
 import os
 
@@ -15,17 +16,18 @@ from mlnt_tf.hardware import planning, precision
 from mlnt_tf.hardware.devices import lost_worker, open_devices
 from mlnt_tf.serving import export
 
+# Errors of a file system that the user can fix before resuming.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def run(config):
-    """Trains as the settings say; a stage that an earlier call finished is read from its directory.
+    """Trains as the settings ask. Resumes a run that was interrupted.
 
     Args:
       config: a Config.
 
     Returns:
-      dict, the contents of results.json, which is written last; None on a worker that is not the chief.
+      dict, the contents of results.json. None on a worker that is not the chief.
 
     Raises:
       UserError: a mistake in the settings, the data or the directory.
@@ -38,45 +40,67 @@ def run(config):
     plan, config = plan_run(config)
     devices = open_devices(plan)
     if not devices.is_chief:
-        logging.set_verbosity(logging.WARNING)  # the chief logs for all
+        logging.set_verbosity(logging.WARNING)  # The chief logs for all workers.
     compare_workers(config, devices)
-    precision.prepare(config)
-    method = methods.find(config)
-    examples = load.load_examples(config)
-    with devices.scope():
-        check_network(config, examples, method)
-    try:
-        with open_run(config, examples, devices) as work:
-            found = work.finished_results()
-            if found is None:
+    with precision.prepared(config):
+        method = methods.find(config)
+        examples = load.load_examples(config)
+        with devices.scope():
+            check_network(config, examples, method)
+        with explain_failures(config, devices), open_run(config, examples, devices) as work:
+            stored = work.finished_results()
+            if stored is None:
                 results.write_data_tables(work)
                 method.train(work)
-                found = finish(work, method)
-            return found if devices.is_chief else None
+                stored = finish(work, method)
+            return stored if devices.is_chief else None
+
+
+@contextlib.contextmanager
+def explain_failures(config, devices):
+    """Turns exceptions of a training into ones whose message states the fix.
+
+    Args:
+      config: a resolved Config.
+      devices: `Devices`.
+
+    Raises:
+      NonFiniteLoss, DiskError, WorkerLost: see `run`. Other exceptions pass unchanged.
+    """
+    try:
+        yield
     except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"{error}: the run stopped. What was saved before is in {config.output_dir}. Lower "
-                            "--learning_rate, --meta_rate or --inner_rate, and choose another --output_dir.") from error
+        raise NonFiniteLoss(
+            f"The run stopped because of {error}. Earlier checkpoints are in {config.output_dir}. "
+            "Lower --learning_rate, --meta_rate or --inner_rate, and choose another "
+            "--output_dir.") from error
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise DiskError(f"{config.output_dir} cannot be written ({os.strerror(error.errno)}). What was written before is "
-                        "intact. Make room; the same command resumes from the last checkpoint.") from error
+        raise DiskError(
+            f"--output_dir={config.output_dir} cannot be written ({os.strerror(error.errno)}). "
+            "Files written before are intact. Free some space and run the same command, which "
+            "resumes from the last checkpoint.") from error
     except Exception as error:
         lost = lost_worker(error, devices)
         if not lost:
             raise
-        raise WorkerLost(f"{lost} has ended, so worker {devices.worker} stops. The same command on every worker resumes "
-                         "from the last checkpoint.") from error
+        raise WorkerLost(
+            f"{lost} has ended, so worker {devices.worker} stops. Run the same command on every "
+            "worker, which resumes from the last checkpoint.") from error
 
 
 def plan_run(config):
-    """Plans the devices and resolves every "auto": with the recorded value if the run was begun before.
+    """Plans the devices and replaces every "auto", by the recorded value if the run is resumed.
+
+    Args:
+      config: a Config.
 
     Returns:
       (DevicePlan, resolved Config).
 
     Raises:
-      UserError: the settings cannot run here, or --output_dir holds another run.
+      UserError: the settings cannot run on this machine, or --output_dir holds another run.
     """
     adopted = record.adopt(config, record.find_recorded(config))
     try:
@@ -86,32 +110,44 @@ def plan_run(config):
         if adopted == config:
             raise
         here = precision.resolve(config, planning.plan_devices(config))
-        differing = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(here, name)})"
-                     for name in record.RESOLVED if getattr(adopted, name) != getattr(here, name)]
-        if not differing:
+        different = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(here, name)})"
+                     for name in record.RESOLVED
+                     if getattr(adopted, name) != getattr(here, name)]
+        if not different:
             raise
-        raise UserError(f"--output_dir={config.output_dir} holds a run begun with {', '.join(differing)}, which cannot "
-                        f"run here: {error}") from error
+        raise UserError(f"--output_dir={config.output_dir} holds a run begun with "
+                        f"{', '.join(different)}, which cannot run here: {error}") from error
 
 
 def compare_workers(config, devices):
-    """Raises UserError on every worker unless all have the chief's resolved settings."""
-    mine = flags.identity_lines(config)
-    chief = devices.text_of_chief("\n".join(mine)).split("\n")
+    """Raises UserError on every worker unless all workers have the same settings.
+
+    Args:
+      config: the resolved Config of this worker.
+      devices: `Devices`.
+    """
+    own = flags.identity_lines(config)
+    chief = devices.broadcast_text("\n".join(own)).split("\n")
     different = [f"{theirs} on worker 0, {line} on worker {devices.worker}"
-                 for theirs, line in zip(chief, mine) if theirs != line]
+                 for theirs, line in zip(chief, own) if theirs != line]
     if not devices.any(bool(different)):
         return
-    reason = "; ".join(different) or "another worker differs from the chief and names the flags"
-    raise UserError(f"The workers of one run need the same settings ({reason}). Start each with the same flags, and set "
-                    "what the machines choose differently.")
+    reason = "; ".join(different) or "the error of another worker names the flags"
+    raise UserError(f"The workers of a run need the same settings, but they differ ({reason}). "
+                    "Start each with the same flags, and set those whose \"auto\" differs between "
+                    "the machines.")
 
 
 def check_network(config, examples, method):
-    """Builds the network once and lets the method inspect it, so that a misfit is reported before any training.
+    """Builds the network once, and lets the method check it before any training.
+
+    Args:
+      config: a resolved Config.
+      examples: `Examples`.
+      method: a `Method`.
 
     Raises:
-      UserError: the network cannot be built, or cannot be trained as the flags ask.
+      UserError: the network cannot be built, or cannot be trained with these flags.
     """
     network = examples.new_network(config)
     if method.check:
@@ -119,10 +155,19 @@ def check_network(config, examples, method):
 
 
 def finish(work, method):
-    """Exports the selected network and writes the tables and results.json. Returns the results."""
+    """Exports the selected network, and writes the tables and results.json.
+
+    Args:
+      work: the `Run`, with all stages finished.
+      method: a `Method`.
+
+    Returns:
+      dict, the contents of results.json.
+    """
     best = select(method.candidates(work.stages))
-    export.export_saved_model(best.stage.load_network(best.network), work.path / "saved_model",
-                              preprocess=work.examples.preprocess, class_names=work.examples.class_names)
-    found = results.write_suspects_and_summarize(work, best)
-    work.finish(found)
-    return found
+    export.export_saved_model(
+        best.stage.load_network(best.network), work.path / "saved_model",
+        preprocess=work.examples.preprocess, class_names=work.examples.class_names)
+    summary = results.write_suspects_and_summarize(work, best)
+    work.finish(summary)
+    return summary

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from mlnt_tf import check_keras_backend
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.config.flags import Parser
-from mlnt_tf.report import describe_machine
+from mlnt_tf.hardware import host
 
 DEFAULTS = dict(model="preact_resnet32", width="32", image_size="32", batch_size="128", num_synthetic="0,1,4,10",
                 precision="auto", meta_order="first", fast_weights="all", jit_compile="auto",
@@ -153,9 +153,7 @@ def main(argv=None):
         print(f"mlnt_tf.benchmark: {error}", file=sys.stderr)
         return 2
     if options.json:
-        from mlnt_tf.hardware.host import versions
-
-        document = {"rows": rows, "machine": describe_machine(), "versions": versions()}
+        document = {"rows": rows, "machine": host.describe_machine(), "versions": host.versions()}
         pathlib.Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
     return 0
 

@@ -30,7 +30,7 @@ NUMBER_NAMES = {int: "whole numbers", float: "numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell(summary.Place):
+class Cell(summary.GridPoint):
     """One run of the grid.
 
     Attributes:
@@ -146,29 +146,29 @@ def cells(options, passed_on):
     refuse_grid_flags(passed_on)
     conditions = noise_conditions(options, passed_on, methods[0])
     own = own_flags(options.set, methods, conditions)
-    found = []
+    runs = []
     # Seeds are outermost, so that an interrupted grid leaves a complete table of fewer seeds.
     for seed, condition, method in itertools.product(seeds, conditions, methods):
         arguments = (*passed_on, *own[method, *condition])
-        found.append(new_cell(method, *condition, seed, arguments, options.output_dir))
-        check_shared(found[0], found[-1])
-    if len({cell.directory for cell in found}) < len(found):
+        runs.append(new_cell(method, *condition, seed, arguments, options.output_dir))
+        check_shared(runs[0], runs[-1])
+    if len({cell.directory for cell in runs}) < len(runs):
         raise UserError(f"--noises={options.noises}: two files with the same name would share a "
                         "directory. Rename one.")
-    return found
+    return runs
 
 
 def new_cell(method, noise, rate, seed, arguments, output_dir):
     """Returns the `Cell` of one run. Raises UserError if the run would be refused."""
-    place = summary.Place(method, noise, rate, seed)
+    point = summary.GridPoint(method, noise, rate, seed)
     arguments = [*arguments, f"--method={method}", f"--noise={noise}", f"--seed={seed}",
-                 f"--output_dir={pathlib.Path(output_dir) / place.path}"]
+                 f"--output_dir={pathlib.Path(output_dir) / point.path}"]
     if rate is not None:
         arguments.append(f"--noise_rate={rate}")
     try:
         config = flags.parse(["compare", *arguments])
     except UserError as error:
-        raise UserError(f"{error} (in the run {place.name})") from error
+        raise UserError(f"{error} (in the run {point.name})") from error
     if config.resume == "never":
         raise UserError("--resume=never: a grid always resumes its runs. Leave it out, or name "
                         "another --output_dir.")
@@ -273,8 +273,8 @@ def own_flags(settings, methods, conditions):
     """
     own = {(method, *condition): [] for method in methods for condition in conditions}
     for setting in sorted(settings, key=lambda setting: "@" in setting.partition(":--")[0]):
-        place, _, argument = setting.partition(":--")
-        matching = [run for run in own if matches(place, *run)]
+        condition, _, argument = setting.partition(":--")
+        matching = [run for run in own if matches(condition, *run)]
         if not matching or not argument:
             names = itertools.chain(*map(condition_names, conditions))
             raise UserError(
@@ -287,12 +287,12 @@ def own_flags(settings, methods, conditions):
     return own
 
 
-def matches(place, method, noise, rate):
-    """Whether METHOD or METHOD@NOISE of --set refers to a run."""
-    its_method, at, its_noise = place.partition("@")
-    if its_method != method:
+def matches(condition, method, noise, rate):
+    """Returns whether METHOD or METHOD@NOISE of --set refers to a run."""
+    set_method, at, set_noise = condition.partition("@")
+    if set_method != method:
         return False
-    return not at or split_rate(its_noise) in ((noise, None), (noise, rate))
+    return not at or split_rate(set_noise) in ((noise, None), (noise, rate))
 
 
 def refuse_grid_flags(arguments):
@@ -302,7 +302,8 @@ def refuse_grid_flags(arguments):
         if not argument.startswith("-"):
             continue
         if name in GRID_FLAGS:
-            raise UserError(f"{argument} is set by the grid. Write --{GRID_FLAGS[name]}=… instead.")
+            raise UserError(f"{argument} is set by the grid. Write --{GRID_FLAGS[name]}=… "
+                            "instead.")
         if name == "output_dir":
             raise UserError(f"{argument} is set by the grid: every run has its own directory. "
                             "Leave it out.")

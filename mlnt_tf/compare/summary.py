@@ -1,67 +1,93 @@
-"""Runs of a grid → table.md, table.csv, figures and one HTML page; reads nothing but what it is given."""
+"""Summary of a grid's runs: table.md, table.csv, figures and one HTML page."""
 
-import base64
 import dataclasses
-import html
 import itertools
 import math
 import pathlib
 import statistics
 
 from mlnt_tf import report
-from mlnt_tf.compare import plots
+from mlnt_tf.compare import page, plots
 from mlnt_tf.files import atomic
 
-COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "EMA, best", "EMA, last", "seeds", "seconds", "peak MB")
-KEYS = ("best_accuracy", "last_accuracy", "stages", "curve", "seconds", "peak_memory_mb", "dataset", "versions")  # of a run
-ACCURACIES = {  # as (results of a run) -> fraction, under the names that the CSV's columns begin with
-    "best": lambda results: results["best_accuracy"], "last": lambda results: results["last_accuracy"],
-    "ema_best": lambda results: results["stages"][-1]["teacher"]["test_at_best"],
-    "ema_last": lambda results: results["stages"][-1]["teacher"]["test_last"]}
-CSV_COLUMNS = ("method", "noise", "noise_rate", *(f"{name}_{what}" for name in ACCURACIES for what in
-                                                  ("accuracy", "standard_error")),
-               "seeds_finished", "seeds", "seconds", "peak_memory_mb", "failures")
-EXPLANATION = ("Test accuracy in %, mean ± standard error over seeds, of the exported network at the epoch of its best "
-               "validation and of the last stage at its last epoch; EMA: of the average of the last stage's weights, which "
-               "every method has beside it and some export. Seconds: of a run's training stages, mean over seeds; peak MB: "
-               "the highest resident memory of any of them. Forward and CNN-CRF are given the true transition matrix where "
-               "the noise is drawn here, unless told otherwise, and CNN-CRF some true labels.")
-STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-         "table{border-collapse:collapse}th,td{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
-         "th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}.failed{color:#a00}"
-         "pre{background:#f5f5f5;padding:.75rem;white-space:pre-wrap}img{max-width:100%;margin:1rem 0}")
+COLUMNS = ("method", "noise", "rate", "best epoch", "last epoch", "EMA, best", "EMA, last", "seeds",
+           "seconds", "peak MB")
+# Entries of results.json that the summary reads.
+KEYS = ("best_accuracy", "last_accuracy", "stages", "curve", "seconds", "peak_memory_mb", "dataset",
+        "versions")
+ACCURACIES = ("best", "last", "ema_best", "ema_last")
+CSV_COLUMNS = (
+    "method", "noise", "noise_rate",
+    *(f"{name}_{kind}" for name in ACCURACIES for kind in ("accuracy", "standard_error")),
+    "seeds_finished", "seeds", "seconds", "peak_memory_mb", "failures")
+EXPLANATION = (
+    "Test accuracy in %, mean ± standard error over seeds. The best epoch is that of the exported "
+    "network with the highest validation accuracy, the last epoch that of the last stage. EMA is "
+    "the average of the last stage's weights, which every method computes and some export. Seconds "
+    "are the duration of a run's training stages, averaged over seeds. Peak MB is the highest "
+    "resident memory of any run. Where the noise is injected, Forward and CNN-CRF use the true "
+    "transition matrix by default, and CNN-CRF some true labels.")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a run stands in the grid."""
+class GridPoint:
+    """The coordinates of a run in the grid.
+
+    Attributes:
+      method: str, the value of --method.
+      noise: str, the value of --noise.
+      rate: float, the noise rate, or None if the noise has none.
+      seed: int.
+    """
 
     method: str
     noise: str
-    rate: float | None  # None where the noise has none
+    rate: float | None
     seed: int
 
     @property
     def name(self):
+        """str, the name of the run in tables."""
         return f"{self.method}, {noise_name(self.noise, self.rate)}, seed {self.seed}"
 
     @property
     def path(self):
-        """Of its directory, below that of the grid."""
-        return pathlib.Path(self.method, directory_name(self.noise, self.rate), f"seed_{self.seed}")
+        """pathlib.Path of the run's directory, relative to that of the grid."""
+        directory = directory_name(self.noise, self.rate)
+        return pathlib.Path(self.method, directory, f"seed_{self.seed}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome(Place):
-    """What became of a run: its results, or why there are none."""
+class Outcome(GridPoint):
+    """The outcome of a run.
 
-    results: dict | None = None  # contents of results.json
+    Attributes:
+      results: dict, the contents of results.json, or None if the run has not finished.
+      failure: str, the reason why there are no results.
+    """
+
+    results: dict | None = None
     failure: str = ""
+
+    def accuracy(self, name):
+        """Returns one of `ACCURACIES` of a finished run, a fraction."""
+        teacher = self.results["stages"][-1]["teacher"]
+        if name == "best":
+            return self.results["best_accuracy"]
+        if name == "last":
+            return self.results["last_accuracy"]
+        return teacher["test_at_best"] if name == "ema_best" else teacher["test_last"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The runs of a method, noise and rate: accuracies are (mean, standard error or None) in fractions."""
+    """The runs of one method under one noise, which differ in their seed.
+
+    Attributes:
+      method, noise, rate: see `GridPoint`.
+      finished: list of `Outcome` with results.
+      failed: list of `Outcome` without results.
+    """
 
     method: str
     noise: str
@@ -70,155 +96,195 @@ class Row:
     failed: list
 
     def accuracy(self, name):
-        """Mean and standard error of one of ACCURACIES; None without a finished run."""
-        return mean_and_error([ACCURACIES[name](run.results) for run in self.finished])
+        """Returns mean and standard error of one of `ACCURACIES`; see `mean_and_error`."""
+        return mean_and_error([run.accuracy(name) for run in self.finished])
 
     @property
     def seconds(self):
-        return statistics.mean(run.results["seconds"] for run in self.finished) if self.finished else None
+        """float, the mean duration in s. None without a finished run."""
+        if not self.finished:
+            return None
+        return statistics.mean(run.results["seconds"] for run in self.finished)
 
     @property
     def peak_memory(self):
-        return max(run.results["peak_memory_mb"] for run in self.finished) if self.finished else None
+        """float, the highest resident memory in MiB. None without a finished run."""
+        if not self.finished:
+            return None
+        return max(run.results["peak_memory_mb"] for run in self.finished)
 
 
 def mean_and_error(values):
-    """(mean, stdev / √n with n - 1 in stdev); of one value no error is known (None), of none nothing is (None)."""
+    """Returns (mean, standard error), or None if there are no values.
+
+    The standard error is the sample standard deviation over √n. It is None for a single value.
+
+    Args:
+      values: list of float.
+    """
     if not values:
         return None
-    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values)) if values[1:] else None
+    if len(values) == 1:
+        return values[0], None
+    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def table_rows(outcomes):
-    """The table's rows: noises and rates in the order they come in, within them the methods."""
+    """Returns the table as a list of `Row`.
+
+    Noises and rates are in the order of the outcomes. Each lists all methods.
+
+    Args:
+      outcomes: list of `Outcome`.
+    """
     methods = list(dict.fromkeys(run.method for run in outcomes))
     conditions = dict.fromkeys((run.noise, run.rate) for run in outcomes)
     rows = []
     for (noise, rate), method in itertools.product(conditions, methods):
-        runs = [run for run in outcomes if (run.method, run.noise, run.rate) == (method, noise, rate)]
-        rows.append(Row(method, noise, rate, finished=[run for run in runs if run.results],
+        runs = [run for run in outcomes
+                if (run.method, run.noise, run.rate) == (method, noise, rate)]
+        rows.append(Row(method, noise, rate,
+                        finished=[run for run in runs if run.results],
                         failed=[run for run in runs if not run.results]))
     return rows
 
 
 def cells(row):
-    """A row as people read it, under COLUMNS."""
-    finished, asked = len(row.finished), len(row.finished) + len(row.failed)
+    """Returns the cells of a `Row` under `COLUMNS`, a tuple of str."""
+    finished = len(row.finished)
+    total = finished + len(row.failed)
+    seeds = str(finished) if finished == total else f"{finished} of {total}"
     return (row.method, row.noise, "" if row.rate is None else str(row.rate),
-            *(_percent(row.accuracy(name)) for name in ACCURACIES),
-            str(finished) if finished == asked else f"{finished} of {asked}",
-            "" if row.seconds is None else f"{row.seconds:.0f}",
-            "" if row.peak_memory is None else f"{row.peak_memory:.0f}")
+            *(_percent(row.accuracy(name)) for name in ACCURACIES), seeds,
+            _rounded(row.seconds), _rounded(row.peak_memory))
 
 
 def csv_cells(row):
-    """A row in full precision, under CSV_COLUMNS."""
-    accuracies = itertools.chain(*(row.accuracy(name) or (None, None) for name in ACCURACIES))
-    return (row.method, row.noise, row.rate, *accuracies, len(row.finished), len(row.finished) + len(row.failed),
-            row.seconds, row.peak_memory, "; ".join(f"seed {run.seed}: {run.failure}" for run in row.failed))
+    """Returns the cells of a `Row` under `CSV_COLUMNS`, with numbers in full precision."""
+    accuracies = []
+    for name in ACCURACIES:
+        accuracies += row.accuracy(name) or (None, None)
+    failures = "; ".join(f"seed {run.seed}: {run.failure}" for run in row.failed)
+    return (row.method, row.noise, row.rate, *accuracies, len(row.finished),
+            len(row.finished) + len(row.failed), row.seconds, row.peak_memory, failures)
 
 
 def noise_name(noise, rate):
+    """Returns the name of a noise in tables and titles, such as "symmetric noise 0.5"."""
     name = report.noise_name({"kind": noise})
     return name if rate is None else f"{name} {rate}"
+
+
+def directory_name(noise, rate):
+    """Returns the directory name of a noise: symmetric_0.5, or matrix_pairs for matrix:a/pairs.csv.
+
+    Args:
+      noise: str, the value of --noise.
+      rate: float, or None if the noise has none.
+    """
+    kind, _, file = noise.partition(":")
+    parts = [kind]
+    if file:
+        parts.append(pathlib.Path(file).stem)
+    if rate is not None:
+        parts.append(str(rate))
+    return "_".join(parts)
 
 
 def write(output_dir, outcomes, *, command, machines):
     """Writes table.csv, table.md, the figures and index.html.
 
     Args:
-      output_dir: where to, a pathlib.Path.
-      outcomes: of every run of the grid.
-      command: the command line that the grid comes from.
-      machines: a line for each machine that trained.
+      output_dir: pathlib.Path, an existing directory.
+      outcomes: list of `Outcome`, one for each run of the grid.
+      command: str, the command line of the grid.
+      machines: list of str, a description of each machine that trained.
     """
     rows = table_rows(outcomes)
     atomic.write_csv(output_dir / "table.csv", CSV_COLUMNS, map(csv_cells, rows))
-    atomic.write_text(output_dir / "table.md", _markdown(rows, command))
-    figures = draw(output_dir, rows)
-    atomic.write_text(output_dir / "index.html", _page(rows, figures, command, machines))
+    content = _content(rows, command)
+    atomic.write_text(output_dir / "table.md", page.to_markdown(content))
+    text = page.to_html(content, figures=draw(output_dir, rows),
+                        notes=[*machines, _versions(rows)])
+    atomic.write_text(output_dir / "index.html", text)
 
 
 def draw(output_dir, rows):
-    """The figures for which there are runs: [(path, what it shows)]."""
+    """Draws the figures for which there are finished runs.
+
+    Args:
+      output_dir: pathlib.Path.
+      rows: list of `Row`.
+
+    Returns:
+      list of (path, caption).
+    """
     figures = []
-    for (noise, rate), group in _grouped(rows, lambda row: (row.noise, row.rate)):
-        curves = {row.method: [run.results["curve"]["validation"] for run in row.finished] for row in group}
-        if any(curves.values()):
-            path, title = output_dir / f"epochs_{directory_name(noise, rate)}.png", noise_name(noise, rate)
-            plots.over_epochs(path, curves, title=title)
-            figures.append((path, f"Validation accuracy over the epochs of the exported stage, {title}: mean over "
-                                  "seeds, and one standard deviation about it."))
-    for noise, group in _grouped(rows, lambda row: row.noise):
+    for (noise, rate), group in _group(rows, lambda row: (row.noise, row.rate)):
+        curves = {row.method: [run.results["curve"]["validation"] for run in row.finished]
+                  for row in group}
+        if not any(curves.values()):
+            continue
+        path = output_dir / f"epochs_{directory_name(noise, rate)}.png"
+        title = noise_name(noise, rate)
+        plots.over_epochs(path, curves, title=title)
+        figures.append((path, "Validation accuracy over the epochs of the exported stage, "
+                        f"{title}: mean over seeds ± one standard deviation."))
+    for noise, group in _group(rows, lambda row: row.noise):
         points = {row.method: [] for row in group}
-        for row in sorted((row for row in group if row.finished), key=lambda row: row.rate or 0):
-            points[row.method].append((row.rate, row.accuracy("best"), row.accuracy("last")))
-        if any(len(of_method) > 1 for of_method in points.values()):
-            path = output_dir / f"rates_{directory_name(noise, None)}.png"
-            plots.over_rates(path, points, title=noise_name(noise, None))
-            figures.append((path, f"Test accuracy over the rate, {noise_name(noise, None)}: mean and standard error."))
+        for row in sorted(group, key=lambda row: row.rate or 0):
+            if row.finished:
+                points[row.method].append((row.rate, row.accuracy("best"), row.accuracy("last")))
+        if all(len(points_of_method) < 2 for points_of_method in points.values()):
+            continue
+        path = output_dir / f"rates_{directory_name(noise, None)}.png"
+        title = noise_name(noise, None)
+        plots.over_rates(path, points, title=title)
+        figures.append((path, f"Test accuracy over the noise rate, {title}: mean ± standard "
+                        "error over seeds."))
     return figures
 
 
-def directory_name(noise, rate):
-    """symmetric_0.5, none or, of matrix:some/pairs.csv, matrix_pairs."""
-    kind, _, file = noise.partition(":")
-    return "_".join([kind, *([pathlib.Path(file).stem] if file else []), *([] if rate is None else [str(rate)])])
-
-
-def _grouped(rows, key):
-    return [(value, [row for row in rows if key(row) == value]) for value in dict.fromkeys(map(key, rows))]
+def _group(rows, key):
+    """Returns [(key, list of its rows), …] in the order of the rows."""
+    return [(value, [row for row in rows if key(row) == value])
+            for value in dict.fromkeys(map(key, rows))]
 
 
 def _percent(accuracy):
+    """Returns (mean, standard error or None) in %, or "none" for None."""
     if accuracy is None:
         return "none"
     mean, error = accuracy
-    return f"{100 * mean:.1f}" if error is None else f"{100 * mean:.1f} ± {100 * error:.1f}"
+    if error is None:
+        return f"{100 * mean:.1f}"
+    return f"{100 * mean:.1f} ± {100 * error:.1f}"
 
 
-def _failed(rows):
-    return [run for row in rows for run in row.failed]
+def _rounded(number):
+    """Returns a number as text without decimals, or "" for None."""
+    return "" if number is None else f"{number:.0f}"
 
 
-def _datasets(rows):
-    return ", ".join(dict.fromkeys(run.results["dataset"] for row in rows for run in row.finished)) or "no finished run"
-
-
-def _markdown(rows, command):
-    lines = [f"# Methods compared: {_datasets(rows)}", "", EXPLANATION, ""]
-    table = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2)), *map(cells, rows)]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in table]
-    if _failed(rows):
-        lines += ["", "Not finished:", "", *(f"- {run.name}: {run.failure}" for run in _failed(rows))]
-    return "\n".join([*lines, "", "```bash", command, "```", ""])
-
-
-def _page(rows, figures, command, machines):
-    text = html.escape
-    body = [f"<h1>Methods compared: {text(_datasets(rows))}</h1>", f"<p>{text(EXPLANATION)}</p>", "<table>",
-            f"<tr>{''.join(f'<th>{text(name)}</th>' for name in COLUMNS)}</tr>"]
-    for row in rows:
-        marked = ' class="failed"' if row.failed else ""
-        body.append(f"<tr{marked}>{''.join(f'<td>{text(cell)}</td>' for cell in cells(row))}</tr>")
-    body.append("</table>")
-    if _failed(rows):
-        body += ["<h2>Not finished</h2>", "<ul>",
-                 *(f'<li class="failed">{text(run.name)}: {text(run.failure)}</li>' for run in _failed(rows)), "</ul>"]
-    for path, caption in figures:
-        pixels = base64.b64encode(path.read_bytes()).decode()
-        body.append(f'<figure><img alt="{text(caption)}" src="data:image/png;base64,{pixels}">'
-                    f"<figcaption>{text(caption)}</figcaption></figure>")
-    body += ["<h2>How it was made</h2>", f"<pre>{text(command)}</pre>",
-             *(f"<p>{text(line)}</p>" for line in (*machines, _versions(rows)))]
-    return "\n".join(['<!DOCTYPE html>', '<html lang="en"><head><meta charset="utf-8"><title>Methods compared</title>',
-                      f"<style>{STYLE}</style></head><body>", *body, "</body></html>", ""])
+def _content(rows, command):
+    """Returns the `page.Content` of the table."""
+    datasets = dict.fromkeys(run.results["dataset"] for row in rows for run in row.finished)
+    return page.Content(
+        heading=f"Methods compared: {', '.join(datasets) or 'no finished run'}",
+        explanation=EXPLANATION,
+        columns=COLUMNS,
+        lines=[cells(row) for row in rows],
+        marked={index for index, row in enumerate(rows) if row.failed},
+        failures=[f"{run.name}: {run.failure}" for row in rows for run in row.failed],
+        command=command)
 
 
 def _versions(rows):
-    """"keras 3.15.1, python 3.11.9": of all runs, two where they differ."""
-    found = {}
-    for run in (run for row in rows for run in row.finished):
-        for package, version in run.results["versions"].items():
-            found.setdefault(package, set()).add(version or "absent")
-    return ", ".join(f"{package} {' and '.join(sorted(versions))}" for package, versions in sorted(found.items()))
+    """Returns the package versions of the finished runs: "keras 3.15.1, python 3.11.9"."""
+    versions = {}
+    for row in rows:
+        for run in row.finished:
+            for package, version in run.results["versions"].items():
+                versions.setdefault(package, set()).add(version or "absent")
+    return ", ".join(f"{package} {' and '.join(sorted(values))}"
+                     for package, values in sorted(versions.items()))

@@ -66,9 +66,14 @@ def call_function(flag, name, **arguments):
     except UserError:
         raise
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(f"--{flag}={name} failed ({_describe(error)}, {frame.filename}, line "
-                        f"{frame.lineno}). Fix the function.") from error
+        raise failure(flag, name, error) from error
+
+
+def failure(flag, name, error):
+    """Returns a one-line UserError for an exception inside the function that a flag names."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return UserError(f"--{flag}={name} failed ({_describe(error)}, {frame.filename}, line "
+                     f"{frame.lineno}). Fix the function.")
 
 
 def parse_arguments(flag, text):

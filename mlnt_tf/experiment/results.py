@@ -6,12 +6,12 @@ import numpy as np
 from mlnt_tf.config import WITHOUT_EFFECT
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
-from mlnt_tf.labels import filter as filtering
+from mlnt_tf.labels.filter import filter_statistics, keep_trusted, probability_of_labels
 from mlnt_tf.models import predict
 
 
 def write_data_tables(run):
-    """Writes noise.csv and bad_images.csv, which are known before training."""
+    """Writes noise.csv and, if images cannot be decoded, bad_images.csv."""
     examples = run.examples
     write_noise_table(run.path / "noise.csv", examples)
     if examples.bad_images:
@@ -22,47 +22,78 @@ def write_suspects_and_summarize(run, exported):
     """Writes suspects.csv, and returns the contents of results.json.
 
     Args:
-      run: the `Run`, all of its stages finished.
+      run: the `Run`, with all stages finished.
       exported: the `Candidate` that is exported.
+
+    Returns:
+      dict.
     """
     config, examples = run.config, run.examples
     train = examples.train
-    probabilities = predict.predict_probabilities(exported.stage.network(exported.network), run.training_images())
+    network = exported.stage.network(exported.network)
+    probabilities = predict.predict_probabilities(network, run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
-    trusted = filtering.keep_trusted(filtering.probability_of_labels(train.labels, probabilities), config.tau)
-    peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]  # an earlier version recorded none
+    trusted = keep_trusted(probability_of_labels(train.labels, probabilities), config.tau)
+    # Stages of an earlier version have no peak_memory_mb.
+    peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]
     return {
-        "method": config.method, "dataset": config.dataset, "seed": config.seed,
-        "class_names": list(examples.class_names), "precision": keras.config.dtype_policy().name,
+        "method": config.method,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "class_names": list(examples.class_names),
+        "precision": keras.config.dtype_policy().name,
         "explicit_flags": sorted(set(config.explicit or ()) - set(WITHOUT_EFFECT)),
-        "noise": {"kind": config.noise, "rate": config.noise_rate if config.noise_source.has_rate else None,
+        "noise": {"kind": config.noise,
+                  "rate": config.noise_rate if config.noise_source.has_rate else None,
                   "realized_rate": examples.realized_rate},
-        "train_examples": len(train), **summary(run.stages, exported), **run.report,
-        "exported_filter": filtering.filter_statistics(trusted, train.labels, train.true_labels),
+        "train_examples": len(train),
+        **summarize_stages(run.stages, exported),
+        **run.report,
+        "exported_filter": filter_statistics(trusted, train.labels, train.true_labels),
         "peak_memory_mb": max(host.peak_memory_mb(), *peaks),
         "versions": host.versions()}
 
 
-def summary(stages, exported):
-    """Returns the part of results.json that every method has: the stages, and the accuracies of what is exported."""
+def summarize_stages(stages, exported):
+    """Returns the stages' results and the exported network's accuracies, for results.json.
+
+    Args:
+      stages: list of finished `Stage`s.
+      exported: the `Candidate` that is exported.
+
+    Returns:
+      dict. Accuracies are fractions.
+    """
     results = {stage.name: stage.result for stage in stages}
-    best, last = exported.stage.result[exported.network], stages[-1].result[exported.network]
-    baseline = results.get("cross entropy")
-    baselines = {"cross_entropy": baseline["student"], "cross_entropy_ema": baseline["teacher"]} if baseline else {}
+    exported_result = exported.stage.result
+    best, last = exported_result[exported.network], stages[-1].result[exported.network]
+    baselines = {}
+    if "cross entropy" in results:
+        baselines["cross_entropy"] = results["cross entropy"]["student"]
+        baselines["cross_entropy_ema"] = results["cross entropy"]["teacher"]
     return {
-        "stages": [{"name": name, **result} for name, result in results.items()], **baselines,
+        "stages": [{"name": name, **result} for name, result in results.items()],
+        **baselines,
         "iterations": [result for result in results.values() if "iteration" in result],
-        "exported": f"{exported.stage.name} {exported.network}", "best": best, "last": last,
-        "best_accuracy": best["test_at_best"], "last_accuracy": last["test_last"],
+        "exported": f"{exported.stage.name} {exported.network}",
+        "best": best,
+        "last": last,
+        "best_accuracy": best["test_at_best"],
+        "last_accuracy": last["test_last"],
         "test_accuracy": best["test_at_best"],
-        "curve": {"validation": exported.stage.result["validation"][exported.network]},
+        "curve": {"validation": exported_result["validation"][exported.network]},
         "seconds": sum(result["seconds"] for result in results.values())}
 
 
 def write_noise_table(path, examples):
-    """Writes noise.csv: the true and the given label of each training example, empty where unknown.
+    """Writes noise.csv: the true and the given label of each training example.
 
-    Labels are class numbers in the columns `*_label` and class names in `*_class`. It joins suspects.csv on `id`.
+    Labels are class numbers in the columns `*_label` and class names in `*_class`. Unknown true
+    labels are empty. The table joins suspects.csv on `id`.
+
+    Args:
+      path: pathlib.Path of the file.
+      examples: `Examples`.
     """
     train, names = examples.train, examples.class_names
     records = train.record_names()
@@ -70,25 +101,30 @@ def write_noise_table(path, examples):
     for row, (true, given) in enumerate(zip(train.true_labels, train.labels)):
         true_label, true_class = ("", "") if true < 0 else (true, names[true])
         rows.append((train.ids[row], records[row], true_label, true_class, given, names[given]))
-    atomic.write_csv(path, ("id", "record", "true_label", "true_class", "given_label", "given_class"), rows)
+    header = ("id", "record", "true_label", "true_class", "given_label", "given_class")
+    atomic.write_csv(path, header, rows)
 
 
 def write_suspects(path, probabilities, examples):
-    """Writes suspects.csv: the training examples, least probable given label first.
+    """Writes suspects.csv: the training examples, sorted by the probability of the given label.
+
+    The least probable given label comes first.
 
     Args:
-      path: of the file.
-      probabilities: float32 [n, classes], predictions of the exported network on the training examples.
-      examples: the `Examples`.
+      path: pathlib.Path of the file.
+      probabilities: float32 [n, classes], predictions of the exported network for the training
+        examples, which it was trained on.
+      examples: `Examples`.
     """
     train, names = examples.train, examples.class_names
     records = train.record_names()
-    probability_of_given = filtering.probability_of_labels(train.labels, probabilities)
-    predicted = probabilities.argmax(axis=1)
-    header = ("id", "record", "given_label", "given_class", "predicted_label", "predicted_class", "probability_of_given")
+    probability_of_given = probability_of_labels(train.labels, probabilities)
+    predictions = probabilities.argmax(axis=1)
     rows = []
     for row in np.argsort(probability_of_given, kind="stable"):
-        given, guess = train.labels[row], predicted[row]
-        rows.append((train.ids[row], records[row], given, names[given], guess, names[guess],
-                     f"{probability_of_given[row]:.6f}"))
+        given, predicted = train.labels[row], predictions[row]
+        rows.append((train.ids[row], records[row], given, names[given], predicted,
+                     names[predicted], f"{probability_of_given[row]:.6f}"))
+    header = ("id", "record", "given_label", "given_class", "predicted_label", "predicted_class",
+              "probability_of_given")
     atomic.write_csv(path, header, rows)

@@ -1,4 +1,4 @@
-"""One run at work: its directory, and what a method needs to train in it."""
+"""A run in progress: its directory, and what a method needs to train in it."""
 
 import contextlib
 import pathlib
@@ -10,15 +10,16 @@ from mlnt_tf.files import artifacts, atomic, lock
 
 
 class Run:
-    """What a method's `train(run)` works with.
+    """The argument of a method's `train(run)`.
 
     Attributes:
       config: the resolved Config.
-      examples: the `Examples` it trains, validates and tests on.
+      examples: the `Examples` to train, validate and test on.
       devices: the open `Devices`.
-      path: pathlib.Path, the directory this process writes to.
-      stages: list of the stages begun so far, in order.
-      report: dict, what the method adds to results.json.
+      path: pathlib.Path, the directory that this process writes to.
+      stages: list of the stages opened so far, in order.
+      report: dict, entries that the method adds to results.json.
+      inputs: str, the digest of the settings, the training ids and the given labels.
     """
 
     def __init__(self, config, examples, devices, path):
@@ -32,41 +33,59 @@ class Run:
         self.inputs = artifacts.digest_of(record.identity(config), train.ids, train.labels)
 
     def stage(self, name):
-        """Opens the next stage, in a directory of its own, where an interrupted call left it."""
+        """Opens the next stage, in its own directory, and resumes it if it was interrupted.
+
+        Args:
+          name: str, unique within the run.
+
+        Returns:
+          a `Stage`.
+        """
         self.stages.append(Stage.open(self, name))
         return self.stages[-1]
 
     def training_images(self):
         """Returns the training images without augmentation, in order, in batches."""
-        return self.examples.batches(self.examples.train, self.config, multiple=self.devices.replicas)
+        return self.examples.batches(self.examples.train, self.config,
+                                     multiple=self.devices.replicas)
 
     def finished_results(self):
-        """Returns the results if the run is finished, else None."""
-        return artifacts.read_json(self.path / record.RESULTS_FILE, inputs=record.identity(self.config))
+        """Returns the results if the run has finished, else None."""
+        return artifacts.read_json(self.path / record.RESULTS_FILE,
+                                   inputs=record.identity(self.config))
 
     def finish(self, results):
-        """Writes results.json: the run is finished."""
-        artifacts.write_json(self.path / record.RESULTS_FILE, results, inputs=record.identity(self.config))
+        """Writes results.json, which marks the run as finished."""
+        artifacts.write_json(self.path / record.RESULTS_FILE, results,
+                             inputs=record.identity(self.config))
 
 
 @contextlib.contextmanager
 def open_run(config, examples, devices):
-    """Takes the lock of --output_dir, then looks inside and records the settings. Yields a Run.
+    """Takes the lock of --output_dir, checks its contents and records the settings. Yields a Run.
 
-    The chief writes to --output_dir. Other workers write to a temporary copy that is deleted at the end.
+    The chief writes to --output_dir. Other workers write to a temporary copy that is deleted at the
+    end.
+
+    Args:
+      config: a resolved Config.
+      examples: `Examples`.
+      devices: `Devices`.
 
     Raises:
       UserError: the directory cannot be written, another process uses it, or it holds another run.
     """
     output_dir = pathlib.Path(config.output_dir)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if devices.is_chief:
             try:
                 output_dir.mkdir(parents=True, exist_ok=True)
-                held.enter_context(lock.hold_lock(output_dir))
-                record.find_recorded(config)  # again: another run may have begun since the first look
+                stack.enter_context(lock.hold_lock(output_dir))
+                # Another run may have begun in the directory before this one took the lock.
+                record.find_recorded(config)
                 atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
             except OSError as error:
-                raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). Choose another "
-                                "directory.") from error
-        yield Run(config, examples, devices, held.enter_context(devices.directory(output_dir)))
+                raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). "
+                                "Choose another directory.") from error
+        directory = stack.enter_context(devices.directory(output_dir))
+        yield Run(config, examples, devices, directory)

@@ -1,4 +1,4 @@
-"""One training from its initial weights to its results: what every method is made of."""
+"""A stage: one training from initial weights to measured accuracies. A method has one or more."""
 
 import shutil
 import time
@@ -18,13 +18,15 @@ from mlnt_tf.training.ema import EmaTeacher
 
 
 class Stage:
-    """One training of a run, with a directory of its own.
+    """One training of a run, with its own directory.
 
     Attributes:
-      name: str.
-      directory: pathlib.Path, for its logs, networks, checkpoints and result.
+      run: the `Run` it belongs to.
+      name: str, unique within the run.
+      directory: pathlib.Path, for logs, networks, checkpoints and the result.
       result: dict, the measured accuracies, or None while the stage is not finished.
-      position: `checkpoints.Position`, where an interrupted call left it.
+      position: `checkpoints.Position`, from which the training resumes.
+      arrays: dict of the newest checkpoint's arrays, or None once they are restored.
     """
 
     def __init__(self, run, name, *, directory, result, position, arrays):
@@ -38,20 +40,26 @@ class Stage:
 
     @classmethod
     def open(cls, run, name):
-        """Opens a stage where an interrupted call left it: reads its result and its newest checkpoint, starts its clock.
+        """Opens a stage: reads its result and its newest checkpoint, if any, and starts its clock.
 
-        Every worker calls it; each waits for all.
+        Every worker must call it, and waits for the others.
+
+        Args:
+          run: the `Run`.
+          name: str.
 
         Raises:
-          UserError: a worker does not find the chief's files.
+          UserError: a worker cannot read the chief's files.
         """
         directory = run.path / name.replace(" ", "_")
-        result = artifacts.read_json(directory / "result.json", inputs=artifacts.digest_of(run.inputs, name))
+        result = artifacts.read_json(directory / "result.json",
+                                     inputs=artifacts.digest_of(run.inputs, name))
         position, arrays = checkpoints.read_newest(directory / "checkpoints")
-        found = np.int64([position.epoch, position.step, result is not None])
-        if (run.devices.of_chief(found) != found).any():
-            raise UserError(f"worker {run.devices.worker} does not find the chief's checkpoints. --output_dir must be one "
-                            "directory that all workers share.")
+        state = np.int64([position.epoch, position.step, result is not None])
+        if (run.devices.broadcast(state) != state).any():
+            raise UserError(f"--output_dir={run.config.output_dir} on worker {run.devices.worker} "
+                            "does not hold the chief's checkpoints. Use a directory that all "
+                            "workers share.")
         return cls(run, name, directory=directory, result=result, position=position, arrays=arrays)
 
     @property
@@ -66,36 +74,42 @@ class Stage:
     def devices(self):
         return self.run.devices
 
-    def network_path(self, network):
-        """Returns the path of the best network of this name ("student" or "teacher")."""
-        return self.directory / f"{network}_best.keras"
+    def network_path(self, name):
+        """Returns the path of a best network, for example of the "student" or the "teacher"."""
+        return self.directory / f"{name}_best.keras"
 
-    def network(self, network):
-        """Loads the best network of this name on every device."""
+    def network(self, name):
+        """Loads a best network on every device."""
         with self.devices.scope():
-            return self.load_network(network)
+            return self.load_network(name)
 
-    def load_network(self, network):
-        """Loads the best network of this name on one device."""
-        return keras.models.load_model(self.network_path(network), compile=False)
+    def load_network(self, name):
+        """Loads a best network on one device."""
+        return keras.models.load_model(self.network_path(name), compile=False)
 
     def new_network(self):
-        """Builds the network at its initial weights, which are the same for every stage of a run."""
+        """Builds the network with its initial weights, which all stages of a run share."""
         network = self.examples.new_network(self.config)
-        return fuse_batch_norm(network, synchronized=True) if self.config.sync_batch_norm else network
+        if self.config.sync_batch_norm:
+            network = fuse_batch_norm(network, synchronized=True)
+        return network
 
     def seconds(self):
-        """Returns the seconds spent on this stage so far, in earlier calls too."""
+        """Returns the time spent on this stage in s, including that of interrupted calls."""
         return time.monotonic() - self.began
 
     def batches(self, epochs, *, whole_batches=False, **streams):
-        """Returns the rest of this stage's training batches, this worker's part of each.
+        """Returns the remaining training batches of this stage, cut for this worker's replicas.
 
         Args:
-          epochs: int.
-          whole_batches: bool. Every worker reads and decodes the whole global batch, as a search for neighbors within
-            the batch needs; otherwise each reads its own slice.
-          **streams: targets, neighbors, features and stream of `pipeline.training_batches`.
+          epochs: int, number of epochs of the complete stage.
+          whole_batches: bool. If True, every worker reads and decodes the complete global batch, as
+            the search for neighbors within a batch requires. If False, it reads its own slice.
+          **streams: the arguments targets, neighbors, features and stream of
+            `pipeline.training_batches`.
+
+        Returns:
+          tf.data.Dataset.
         """
         config, examples, devices = self.config, self.examples, self.devices
         worker = (0, 1) if whole_batches else (devices.worker, devices.workers)
@@ -107,12 +121,12 @@ class Stage:
         return devices.parts(batches, sliced=not whole_batches)
 
     def train(self, new_model, *, report=None, **settings):
-        """Trains a model to the end and writes the result, unless an earlier call has finished the stage.
+        """Trains a model and writes the result. No-op if the stage has already finished.
 
         Args:
-          new_model: function of a network that returns a `CrossEntropy` model around it.
-          report: dict, added to the result.
-          **settings: as `train_model`.
+          new_model: function of a network that returns a `CrossEntropy` model of it.
+          report: dict, entries added to the result.
+          **settings: see `train_model`.
 
         Returns:
           dict, the result of the stage.
@@ -122,23 +136,25 @@ class Stage:
             self.finish({**(report or {}), **measured})
         return self.result
 
-    def train_model(self, new_model, *, batches=None, targets=None, epochs=None, learning_rate=None, ramp_epochs=None,
-                    meta=None, also=(), curves=()):
-        """Trains a model from the network's initial weights to the end.
+    def train_model(self, new_model, *, batches=None, targets=None, epochs=None,
+                    learning_rate=None, ramp_epochs=None, meta=None, also=(), curves=()):
+        """Trains a model from the network's initial weights, or resumes from a checkpoint.
 
         Args:
-          new_model: function of a network that returns a `CrossEntropy` model around it.
-          batches: data set of training batches; by default those of `targets`.
-          targets: `Targets` of the classification loss; by default the given labels.
-          epochs: int; by default --epochs.
-          learning_rate: number or schedule; by default that of the flags.
-          ramp_epochs: epochs of gamma's ramp; by default the fraction of the epochs that the flags ask for.
-          meta: dict, further arguments of the model's `compile` (see `compile_model`).
-          also: callbacks of the method, whose epoch ends before the checkpoint is written.
-          curves: names of what they add to an epoch's logs, to be reported per epoch.
+          new_model: function of a network that returns a `CrossEntropy` model of it.
+          batches: tf.data.Dataset of training batches. By default `self.batches` of `targets`.
+          targets: `Targets` of the classification loss. By default the given labels.
+          epochs: int. By default --epochs.
+          learning_rate: float or schedule. By default that of the flags.
+          ramp_epochs: float, number of epochs until the EMA decay (gamma) rises to --ema_decay. By
+            default that of the flags, scaled with `epochs`.
+          meta: dict of further arguments of the model's `compile` (see `compile_model`).
+          also: callbacks of the method. They run before the checkpoint of an epoch is written.
+          curves: names of entries that these callbacks add to the logs of each epoch. The result
+            lists their values.
 
         Returns:
-          dict, as `measure`.
+          dict, see `measure`.
         """
         config = self.config
         epochs = epochs or config.epochs
@@ -149,54 +165,94 @@ class Stage:
         if learning_rate is None:
             learning_rate = learning_rate_schedule(config, self.examples.steps_per_epoch, epochs)
         with self.devices.scope():
-            model = compile_model(new_model(self.new_network()), config, learning_rate=learning_rate, **(meta or {}))
+            model = new_model(self.new_network())
+            compile_model(model, config, learning_rate=learning_rate, **(meta or {}))
         return self.fit(model, batches, epochs, ramp_epochs=ramp_epochs, also=also, curves=curves)
 
     def fit(self, model, batches, epochs, *, ramp_epochs, also=(), curves=()):
-        """Trains, validates after each epoch and keeps the best networks. Returns what `measure` returns.
+        """Trains a compiled model, and saves the best epoch of each of its networks.
 
-        Resumes from the newest checkpoint: `batches` begin where it was written.
+        Resumes from the newest checkpoint. The batches must begin at `self.position`.
+
+        Args:
+          model: a compiled `CrossEntropy` model.
+          batches: tf.data.Dataset of the remaining training batches.
+          epochs: int, number of epochs of the complete stage.
+          ramp_epochs, also, curves: see `train_model`.
+
+        Returns:
+          dict, see `measure`.
         """
-        config, examples, devices, position = self.config, self.examples, self.devices, self.position
+        config, examples, devices = self.config, self.examples, self.devices
+        position = self.position
         self.directory.mkdir(parents=True, exist_ok=True)
-        validation = devices.parts(examples.batches(examples.validation, config, multiple=devices.replicas))
-        saving = checkpoints.Checkpoints(self.directory / "checkpoints", position, self.arrays,
-                                         every=config.checkpoint_every, clock=self.seconds, devices=devices)
-        teacher = EmaTeacher(config.ema_decay, decay_start=config.ema_decay_start, statistics=config.teacher_statistics,
-                             ramp_steps=round(ramp_epochs * examples.steps_per_epoch))
-        best = [callbacks.SaveBest(name, self.network_path(name), position) for name in model.networks]
-        if self.arrays:
-            logging.info("%s: resumes after epoch %d, step %d", self.name, position.epoch, position.step)
-            checkpoints.restore(model, position, self.arrays, self.directory / "checkpoints")
-            self.arrays = None  # they are large
+        saving = checkpoints.Checkpoints(
+            self.directory / "checkpoints", position, self.arrays, every=config.checkpoint_every,
+            clock=self.seconds, devices=devices)
+        teacher = EmaTeacher(
+            config.ema_decay, decay_start=config.ema_decay_start,
+            statistics=config.teacher_statistics,
+            ramp_steps=round(ramp_epochs * examples.steps_per_epoch))
+        best = [callbacks.SaveBest(name, self.network_path(name), position)
+                for name in model.networks]
+        validation = devices.parts(
+            examples.batches(examples.validation, config, multiple=devices.replicas))
+        self.restore(model)
         with saving.watching():
-            model.fit(devices.distributed(batches, endless=True), initial_epoch=position.epoch, epochs=epochs,
-                      steps_per_epoch=examples.steps_per_epoch, validation_data=devices.distributed(validation),
-                      verbose=0, shuffle=False,
-                      callbacks=[callbacks.StopOnNonFinite(), teacher, *also, saving, *best,
-                                 callbacks.Progress(self.name, epochs),
-                                 callbacks.Logs(self.directory, position.history)])
+            model.fit(
+                devices.distributed(batches, endless=True), initial_epoch=position.epoch,
+                epochs=epochs, steps_per_epoch=examples.steps_per_epoch,
+                validation_data=devices.distributed(validation), verbose=0, shuffle=False,
+                callbacks=[callbacks.StopOnNonFinite(), teacher, *also, saving, *best,
+                           callbacks.Progress(self.name, epochs),
+                           callbacks.Logs(self.directory, position.history)])
         return self.measure(model, saving.history, curves)
 
+    def restore(self, model):
+        """Restores the newest checkpoint, if there is one, and releases its memory."""
+        if not self.arrays:
+            return
+        logging.info("%s: resumes after epoch %d, step %d", self.name, self.position.epoch,
+                     self.position.step)
+        checkpoints.restore(model, self.position, self.arrays, self.directory / "checkpoints")
+        self.arrays = None
+
     def measure(self, model, history, curves):
-        """Returns the validation curve, the best epoch and the accuracies of each network, and the named curves."""
+        """Tests each network of a trained model.
+
+        Args:
+          model: the model after its last epoch.
+          history: list of dict, the logs of each epoch.
+          curves: names of entries of the logs.
+
+        Returns:
+          dict of each curve's list of values, "validation" ({network: validation accuracies}) and,
+          for each network, a dict of accuracies as fractions and its best epoch, counted from 1.
+        """
         examples = self.examples
         test = examples.batches(examples.test, self.config, multiple=self.devices.replicas)
+        test_labels = examples.test.labels
         measured = {name: [logs[name] for logs in history] for name in curves}
-        measured["validation"] = {name: [logs[callbacks.monitor(name)] for logs in history] for name in model.networks}
+        measured["validation"] = {name: [logs[callbacks.monitor(name)] for logs in history]
+                                  for name in model.networks}
         for name, network in model.networks.items():
-            validated = measured["validation"][name]
+            validation = measured["validation"][name]
             measured[name] = {
-                "best_validation": max(validated), "last_validation": validated[-1],
-                "best_epoch": int(np.argmax(validated)) + 1,
-                "test_at_best": predict.accuracy(self.network(name), test, examples.test.labels),
-                "test_last": predict.accuracy(network, test, examples.test.labels)}
+                "best_validation": max(validation),
+                "last_validation": validation[-1],
+                "best_epoch": int(np.argmax(validation)) + 1,
+                "test_at_best": predict.accuracy(self.network(name), test, test_labels),
+                "test_last": predict.accuracy(network, test, test_labels)}
         return measured
 
     def finish(self, result):
-        """Writes the result: from here on the stage need not run again."""
-        self.result = {**result, "seconds": self.seconds(),
-                       "peak_memory_mb": max(host.peak_memory_mb(), self.position.peak_memory_mb)}
+        """Writes the result, which marks the stage as finished, and deletes its checkpoints.
+
+        Returns:
+          dict, the result with the stage's duration and peak memory.
+        """
+        peak_memory = max(host.peak_memory_mb(), self.position.peak_memory_mb)
+        self.result = {**result, "seconds": self.seconds(), "peak_memory_mb": peak_memory}
         artifacts.write_json(self.directory / "result.json", self.result,
                              inputs=artifacts.digest_of(self.run.inputs, self.name))
         shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
@@ -204,24 +260,29 @@ class Stage:
 
 
 def compile_model(model, config, *, learning_rate, **meta):
-    """Compiles a model as the settings say: the one place where settings become optimizers.
+    """Compiles a model with the optimizer settings of a Config, and returns it.
 
     Args:
       model: a `CrossEntropy` model.
       config: a resolved Config.
-      learning_rate: beta, a number or a schedule.
-      **meta: arguments that the model's class adds to `compile`, for example `meta_rate` of MLNT.
-
-    Returns:
-      the model.
+      learning_rate: float or schedule, beta.
+      **meta: arguments that the model's class adds to `compile`, for example `meta_rate` of `MLNT`.
     """
-    model.compile(learning_rate=learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
-                  jit_compile=config.jit_compile == "true", steps_per_execution=config.steps_per_execution, **meta)
+    model.compile(
+        learning_rate=learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
+        jit_compile=config.jit_compile == "true", steps_per_execution=config.steps_per_execution,
+        **meta)
     return model
 
 
 def learning_rate_schedule(config, steps_per_epoch, epochs):
-    """Returns beta's schedule: it falls to a tenth after the same fraction of the epochs in every stage."""
+    """Returns the schedule of the learning rate, which decays to a tenth once.
+
+    Args:
+      config: a Config. Its decay epoch refers to --epochs.
+      steps_per_epoch: int.
+      epochs: int, number of epochs of the stage. The decay epoch is scaled with it.
+    """
     decay = config.decay_epochs
     boundary = decay and round(decay / config.epochs * epochs * steps_per_epoch)
     return schedules.StepDecay(config.learning_rate, boundary)

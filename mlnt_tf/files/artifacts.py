@@ -1,7 +1,9 @@
-"""Results that are computed once and then read: stored atomically, with a digest of their inputs and a checksum.
+"""Artifacts: results that are computed once, stored with a digest of their inputs, and then read.
 
-An artifact is one file. Arrays (`.npy`, `.npz`) have a JSON file of the same stem next to them, written last; a JSON
-artifact carries the two fields itself. An artifact that does not match is computed again, with a warning.
+An artifact is a `.npy`, `.npz` or `.json` file with two more fields: the digest of its inputs, and
+a checksum of its content. A JSON artifact contains the fields. An array artifact has a JSON file
+with the same stem next to it, which is written last. An artifact whose fields do not match is
+computed again, with a warning.
 """
 
 import hashlib
@@ -15,12 +17,18 @@ from absl import logging
 
 from mlnt_tf.files import atomic
 
-INPUTS, CHECKSUM = "inputs", "checksum"
+INPUTS = "inputs"
+CHECKSUM = "checksum"
+# What reading a damaged file may raise.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def digest_of(*parts):
-    """Returns a short hexadecimal digest of values with a stable `repr` and of NumPy arrays."""
+    """Returns a hexadecimal digest, a str of 32 characters.
+
+    Args:
+      *parts: NumPy arrays, or values with a stable `repr`.
+    """
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -33,7 +41,7 @@ def digest_of(*parts):
 
 
 def file_digest(path):
-    """Returns a short hexadecimal digest of a file's bytes."""
+    """Returns a hexadecimal digest of a file's bytes, a str of 32 characters."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
@@ -43,10 +51,10 @@ def load_or_compute(path, compute, *, inputs):
 
     Args:
       path: pathlib.Path, `.npy` for one array or `.npz` for a dict of arrays.
-      compute: function of a scratch path. It returns the array or dict, or writes the `.npy` file at the scratch path
-        itself and returns None (for tables too large to hold twice). It may return a pair of this and a dict that is
-        stored as the report.
-      inputs: str, digest of everything the result depends on (see `digest_of`).
+      compute: function of a scratch path that returns the array or dict, or a pair of it and a
+        report (a dict). For a table that is too large to hold in memory twice, the function may
+        write the `.npy` file to the scratch path itself, and return None in place of the array.
+      inputs: str, the digest of everything that the result depends on (see `digest_of`).
 
     Returns:
       (array or dict of arrays, report). The report is a dict, empty unless `compute` returned one.
@@ -68,7 +76,16 @@ def load_or_compute(path, compute, *, inputs):
 
 
 def read(path, *, inputs):
-    """Returns (content, report) of a stored array artifact, or None, with a warning unless it is simply not there."""
+    """Reads an array artifact.
+
+    Args:
+      path: pathlib.Path, `.npy` or `.npz`.
+      inputs: str, the digest of the inputs it must have been computed from.
+
+    Returns:
+      (array or dict of arrays, report), or None if there is no such file, or with a warning if it
+      is damaged or was computed from other inputs.
+    """
     path, sidecar = pathlib.Path(path), _sidecar(path)
     if not path.exists() or not sidecar.exists():
         return None
@@ -85,14 +102,31 @@ def read(path, *, inputs):
 
 
 def write_json(path, content, *, inputs):
-    """Writes a dict as a JSON artifact. Raises OSError when it cannot be written."""
-    atomic.write_json(path, {**content, INPUTS: inputs, CHECKSUM: _checksum_of(content)})
+    """Writes a dict as a JSON artifact.
+
+    Args:
+      path: pathlib.Path.
+      content: dict that JSON can represent.
+      inputs: str, the digest of everything that the content depends on.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    atomic.write_json(path, {**content, INPUTS: inputs, CHECKSUM: _json_checksum(content)})
 
 
 def read_json(path, *, inputs):
-    """Returns the content of a JSON artifact, or None, with a warning unless it is simply not there.
+    """Reads a JSON artifact.
 
-    A file without the two fields comes from an earlier version and is taken as it is.
+    A file without digest and checksum was written by an earlier version. It is accepted as it is.
+
+    Args:
+      path: pathlib.Path or str.
+      inputs: str, the digest of the inputs it must have been computed from.
+
+    Returns:
+      dict, or None if there is no such file, or with a warning if it is damaged or was computed
+      from other inputs.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -102,22 +136,25 @@ def read_json(path, *, inputs):
         stored_inputs, checksum = content.pop(INPUTS, None), content.pop(CHECKSUM, None)
     except (*UNREADABLE, AttributeError, TypeError) as error:
         return _warn(path, " ".join(str(error).split()))
-    if checksum is not None and checksum != _checksum_of(content):
+    if checksum is not None and checksum != _json_checksum(content):
         return _warn(path, "its checksum does not match")
     if stored_inputs is not None and stored_inputs != inputs:
         return _warn(path, "it was computed from other inputs")
     return content
 
 
-def _checksum_of(content):
+def _json_checksum(content):
+    """Returns the checksum of a dict, which does not depend on the order of its keys."""
     return digest_of(json.dumps(content, sort_keys=True))
 
 
 def _sidecar(path):
+    """Returns the path of the JSON file that belongs to an array artifact."""
     return pathlib.Path(path).with_suffix(".json")
 
 
 def _save(path, content):
+    """Writes an array or a dict of arrays."""
     with open(path, "wb") as file:
         if isinstance(content, dict):
             np.savez(file, **content)
@@ -126,6 +163,7 @@ def _save(path, content):
 
 
 def _load(path):
+    """Reads an array or a dict of arrays."""
     if pathlib.Path(path).suffix == ".npz":
         with np.load(path) as archive:
             return dict(archive)
@@ -133,4 +171,5 @@ def _load(path):
 
 
 def _warn(path, reason):
+    """Logs that an artifact cannot be used. Returns None."""
     logging.warning("%s is computed again: %s.", path, reason)

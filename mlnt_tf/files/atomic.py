@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all. Standard library only."""
+"""Atomic writes: a file is written completely or not at all. Standard library only."""
 
 import contextlib
 import csv
@@ -6,14 +6,21 @@ import json
 import os
 import pathlib
 
-SCRATCH_PREFIX = "writing_"  # what begins so was being written when a run was killed
+SCRATCH_PREFIX = "writing_"  # Begins the name of a file that is being written.
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """A scratch path beside `path` to write to; it takes the place of `path` when the block ends, or is removed.
+    """Yields a scratch path, whose file replaces `path` at the end of the block.
 
-    A process killed at any moment leaves the old file or the new one.
+    If the block raises an exception, the scratch file is removed. A process that is killed at any
+    moment leaves either the old file or the new one.
+
+    Args:
+      path: pathlib.Path or str. Its directory must exist.
+
+    Yields:
+      pathlib.Path in the same directory. The block must write a file to it.
     """
     path = pathlib.Path(path)
     scratch = path.with_name(SCRATCH_PREFIX + path.name)
@@ -27,21 +34,30 @@ def replacing(path):
 
 
 def remove_scratch_files(directory):
-    """Removes what a killed run was writing."""
+    """Removes the scratch files that a killed process has left in a directory."""
     for path in pathlib.Path(directory).glob(f"{SCRATCH_PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
 def write_text(path, text):
+    """Writes a UTF-8 text file atomically."""
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def write_json(path, content):
+    """Writes an indented JSON file atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_csv(path, header, rows):
+    """Writes a CSV file atomically.
+
+    Args:
+      path: pathlib.Path or str.
+      header: sequence of column names.
+      rows: iterable of sequences of values.
+    """
     with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -1,4 +1,4 @@
-"""The lock of a run's directory. Standard library only."""
+"""The lock of an output directory. Standard library only."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,18 @@ LOCK_FILE = "lock"
 
 @contextlib.contextmanager
 def hold_lock(directory):
-    """Holds `directory` for this process alone; the kernel lets go of it however the process ends.
+    """Reserves an output directory for this process within a block.
+
+    The kernel releases the lock when the process ends, even if it is killed. On a file system
+    without locks, a warning is logged instead.
+
+    Args:
+      directory: pathlib.Path or str, an existing directory.
 
     Raises:
-      UserError: another process holds it.
+      UserError: another process holds the lock.
     """
+    logger = logging.getLogger("absl")
     path = pathlib.Path(directory) / LOCK_FILE
     with open(path, "a+", encoding="utf-8") as file:
         file.seek(0)
@@ -26,13 +33,13 @@ def hold_lock(directory):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"--output_dir={directory} is in use by {holder or 'another process'}: wait for it, end "
-                            "it, or name another directory.") from error
-        except OSError as error:  # a file system without locks
-            logging.getLogger("absl").warning(
-                "%s cannot be locked (%s): see to it yourself that no second run uses it.", directory, error.strerror)
+            raise UserError(f"--output_dir={directory} is in use by {holder or 'another process'}. "
+                            "Wait for it, end it, or choose another directory.") from error
+        except OSError as error:  # The file system has no locks.
+            logger.warning("%s cannot be locked (%s). Do not start a second run in it.", directory,
+                           error.strerror)
         if holder:
-            logging.getLogger("absl").info("%s: %s held it and has ended; its lock is taken over.", directory, holder)
+            logger.info("%s: the lock of %s, which has ended, is taken over", directory, holder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -1,4 +1,4 @@
-"""The devices of a run: a strategy of tf.distribute and what workers exchange."""
+"""The open devices of a run: a strategy of tf.distribute, and communication between workers."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,23 @@ from absl import logging
 
 from mlnt_tf.config import UserError
 
+# Files of --output_dir that workers other than the chief do not need.
+NOT_COPIED = ("saved_model", "lock", "writing_*", "events.*")
+# Errors that TensorFlow raises if another worker does not respond.
+COMMUNICATION_ERRORS = (
+    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
+    tf.errors.InternalError, tf.errors.CancelledError)
+
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The `strategy` networks and models are made under; this process is `worker` (from 0) of `workers`."""
+    """The devices of this process, and its place among the workers.
+
+    Attributes:
+      strategy: tf.distribute.Strategy, under whose scope networks and models are created.
+      worker: int, the index of this process, from 0.
+      workers: int, the number of processes.
+    """
 
     strategy: tf.distribute.Strategy
     worker: int = 0
@@ -26,51 +39,85 @@ class Devices:
 
     @property
     def replicas(self):
-        """In all: of every worker."""
+        """int, the number of replicas over all workers."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def is_chief(self):
-        """Whether this process is the one that writes."""
+        """bool, whether this process is the chief, the only one that writes results."""
         return self.worker == 0
 
     def scope(self):
+        """Returns the strategy's scope, a context manager."""
         return self.strategy.scope()
 
     def parts(self, batches, *, sliced=False):
-        """Cuts batches into those of the replicas of this worker, in order, where there are several workers.
+        """Cuts global batches into those of this worker's replicas, in order.
+
+        With one worker the batches are returned as they are, because MirroredStrategy cuts them
+        itself.
 
         Args:
-          batches: a data set of nested arrays [batch, ...], of a size that the replicas can share evenly.
-          sliced: whether they are this worker's part of the global batches already.
+          batches: tf.data.Dataset of nested tensors [batch, ...]. The replicas must be able to
+            share the batch evenly.
+          sliced: bool, whether the batches are already this worker's slices of the global batches.
+
+        Returns:
+          tf.data.Dataset with one element per replica of this worker and batch.
         """
         if self.workers == 1:
-            return batches  # MirroredStrategy cuts them itself
-        here = self.replicas // self.workers
-        first, count = (0, here) if sliced else (self.worker * here, self.replicas)
+            return batches
+        local_replicas = self.replicas // self.workers
+        if sliced:
+            first, count = 0, local_replicas
+        else:
+            first, count = self.worker * local_replicas, self.replicas
 
         def cut(value):
             size = -1 if value.shape[0] is None else value.shape[0] // count
-            return tf.reshape(value, [count, size, *value.shape[1:]])[first:][:here]
+            parts = tf.reshape(value, [count, size, *value.shape[1:]])
+            return parts[first:][:local_replicas]
 
-        return batches.flat_map(lambda batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch)))
+        def cut_batch(batch):
+            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+
+        return batches.flat_map(cut_batch)
 
     def distributed(self, parts, *, endless=False):
-        """What `fit` takes of `parts`; `endless` where the caller counts the steps: only then does TensorFlow keep sizes
-        static over workers."""
+        """Returns the data set that `fit` takes.
+
+        Args:
+          parts: tf.data.Dataset, see `parts`.
+          endless: bool, whether to repeat it. Use it if the caller counts the steps. Otherwise
+            TensorFlow does not keep shapes static over several workers.
+        """
         if self.workers == 1:
             return parts
-        return self.strategy.distribute_datasets_from_function(lambda _: parts.repeat() if endless else parts)
 
-    def of_chief(self, array):
-        """The chief's array of numbers, as every worker gets it; each waits here for all."""
+        def local_parts(context):
+            del context
+            return parts.repeat() if endless else parts
+
+        return self.strategy.distribute_datasets_from_function(local_parts)
+
+    def broadcast(self, array):
+        """Returns the chief's array on every worker. Waits for all workers.
+
+        Args:
+          array: a numeric array of the same shape and dtype on every worker. Only the chief's
+            values are used.
+
+        Returns:
+          np.ndarray.
+        """
         if self.workers == 1:
             return np.asarray(array)
-        total = self.sum(tf.constant(array) if self.is_chief else tf.zeros_like(array))
-        return total // (self.replicas // self.workers)  # each replica of the chief has brought it
+        contribution = tf.constant(array) if self.is_chief else tf.zeros_like(array)
+        total = self.sum(contribution)
+        return total // (self.replicas // self.workers)  # Each of the chief's replicas adds it.
 
-    def text_of_chief(self, text):
-        """Returns the chief's text on every worker. Each waits here for all.
+    def broadcast_text(self, text):
+        """Returns the chief's text on every worker. Waits for all workers.
 
         Args:
           text: str, used on the chief only.
@@ -78,53 +125,82 @@ class Devices:
         if self.workers == 1:
             return text
         encoded = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-        length = int(self.of_chief(np.int64(len(encoded))))
-        mine = np.zeros(length, np.int64)
+        length = int(self.broadcast(np.int64(len(encoded))))
+        array = np.zeros(length, np.int64)
         if self.is_chief:
-            mine[:] = encoded
-        return bytes(self.of_chief(mine).astype(np.uint8)).decode()
+            array[:] = encoded
+        return bytes(self.broadcast(array).astype(np.uint8)).decode()
 
     def any(self, flag):
-        """Whether the flag is set on any worker; each waits here for all."""
-        return flag if self.workers == 1 else bool(self.sum(tf.constant(int(flag))))
+        """Returns whether the flag is True on any worker, a bool. Waits for all workers."""
+        if self.workers == 1:
+            return flag
+        return bool(self.sum(tf.constant(int(flag))))
 
-    def sum(self, mine):
-        summed = _summed_over(self.strategy)(mine)
-        return self.strategy.experimental_local_results(summed)[0].numpy()
+    def sum(self, value):
+        """Returns the sum of a numeric tensor over all replicas, as NumPy. Waits for all workers.
+
+        Each replica of a worker contributes the worker's value.
+        """
+        total = _sum_function(self.strategy)(value)
+        return self.strategy.experimental_local_results(total)[0].numpy()
 
     @contextlib.contextmanager
     def directory(self, output_dir):
-        """Where this worker writes: the chief to `output_dir`, the others, who end alike, to a copy that goes."""
-        self.wait_for_all()  # the chief has the lock
-        with contextlib.nullcontext(output_dir) if self.is_chief else \
-                tempfile.TemporaryDirectory(prefix="mlnt_tf_worker_") as directory:
-            if not self.is_chief and output_dir.exists():
-                shutil.copytree(output_dir, directory, dirs_exist_ok=True,
-                                ignore=shutil.ignore_patterns("saved_model", "lock", "writing_*", "events.*"))
+        """Yields the directory that this worker writes to.
+
+        The chief writes to `output_dir`. Other workers write to a temporary copy, so that they
+        resume as the chief does. It is deleted at the end.
+
+        Args:
+          output_dir: pathlib.Path, locked by the chief.
+
+        Yields:
+          pathlib.Path.
+        """
+        self.wait_for_all()  # The chief has taken the lock.
+        if self.is_chief:
             self.wait_for_all()
-            yield pathlib.Path(directory)
+            yield output_dir
+            self.wait_for_all()
+            return
+        with tempfile.TemporaryDirectory(prefix="mlnt_tf_worker_") as copy:
+            if output_dir.exists():
+                shutil.copytree(output_dir, copy, dirs_exist_ok=True,
+                                ignore=shutil.ignore_patterns(*NOT_COPIED))
+            self.wait_for_all()  # The chief may write from now on.
+            yield pathlib.Path(copy)
             self.wait_for_all()
 
     def wait_for_all(self):
-        self.of_chief(np.int64(0))
+        """Waits until every worker has called this method."""
+        self.broadcast(np.int64(0))
 
 
 @functools.cache
-def _summed_over(strategy):
-    def add(mine):
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
+def _sum_function(strategy):
+    """Returns a compiled function that sums a tensor over the replicas of a strategy."""
+    def add(value):
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
     @tf.function
-    def over_replicas(mine):
-        return strategy.run(add, args=(mine,))
+    def sum_over_replicas(value):
+        return strategy.run(add, args=(value,))
 
-    return over_replicas
+    return sum_over_replicas
 
 
 def open_devices(plan):
-    """Takes the devices of a DevicePlan and, with several workers, joins the others, who are waited for.
+    """Opens the devices of a plan. With several workers, waits until all of them have joined.
 
-    Call it before TensorFlow has used any device.
+    Call it before TensorFlow uses any device.
+
+    Args:
+      plan: a `DevicePlan`.
+
+    Returns:
+      `Devices`.
 
     Raises:
       UserError: this worker cannot listen at its address.
@@ -141,30 +217,39 @@ def open_devices(plan):
         devices = Devices(tf.distribute.MirroredStrategy(list(plan.devices)))
     else:
         devices = Devices(tf.distribute.get_strategy())
-    place = f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else ""
-    logging.info("strategy %s, replicas: %d%s", plan.strategy, devices.replicas, place)
+    worker = f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else ""
+    logging.info("strategy %s, replicas: %d%s", plan.strategy, devices.replicas, worker)
     return devices
 
 
 def _join(plan):
+    """Returns the `Devices` of one of several workers."""
     if plan.uses_gpu:
         gpus = tf.config.list_physical_devices("GPU")
         tf.config.set_visible_devices(gpus[:len(plan.devices)], "GPU")
-    # Validation batches are counted by running out of them; training batches are endless here.
+    # `fit` counts the validation batches by exhausting them. The training batches are endless.
     warnings.filterwarnings("ignore", message="Your input ran out of data")
     try:
         return Devices(tf.distribute.MultiWorkerMirroredStrategy(), plan.worker, len(plan.workers))
-    except tf.errors.UnknownError as error:  # TensorFlow says no more than that its server does not start
-        raise UserError(f"TF_CONFIG: worker {plan.worker} cannot listen at {plan.workers[plan.worker]}: the port is "
-                        "taken, or the address belongs to another host. Name a free one.") from error
+    except tf.errors.UnknownError as error:  # TensorFlow only reports that its server failed.
+        raise UserError(f"TF_CONFIG gives worker {plan.worker} the address "
+                        f"{plan.workers[plan.worker]}, at which it cannot listen. The port is "
+                        "taken, or the address belongs to another host. Use a free port of this "
+                        "host.") from error
 
 
 def lost_worker(error, devices):
-    """Who is gone, if that is what an error of TensorFlow's says: "worker 1", "a worker" or None."""
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
-            tf.errors.InternalError, tf.errors.CancelledError)
-    if devices.workers == 1 or not isinstance(error, gone):
+    """Returns which worker has ended according to an error of TensorFlow.
+
+    Args:
+      error: an exception.
+      devices: `Devices`.
+
+    Returns:
+      "worker 1", "a worker" if the error names none, or None if it has another cause.
+    """
+    if devices.workers == 1 or not isinstance(error, COMMUNICATION_ERRORS):
         return None
-    named = [int(number) for number in re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", str(error))]
-    others = [number for number in named if number != devices.worker]
+    tasks = re.findall(r"/job:worker/(?:replica:0/)?task:(\d+)", str(error))
+    others = [int(task) for task in tasks if int(task) != devices.worker]
     return f"worker {others[0]}" if others else "a worker"

@@ -1,4 +1,4 @@
-"""Decides which devices a run uses, without touching one."""
+"""Decides which devices a run uses, without opening them."""
 
 import dataclasses
 import json
@@ -15,9 +15,10 @@ class DevicePlan:
 
     Attributes:
       strategy: "single", "mirrored" or "multi_worker".
-      devices: tuple of str, the devices of this process as tf.distribute names them, for example ("GPU:0", "GPU:1").
-      logical_devices: int, how many logical devices the CPU is split into; 0 leaves it whole.
-      workers: tuple of str, the addresses of all workers; empty for one process.
+      devices: tuple of str, the devices of this process by their names in tf.distribute, for
+        example ("GPU:0", "GPU:1").
+      logical_devices: int, the number of logical devices that the CPU is split into, or 0 for none.
+      workers: tuple of str, the addresses of all workers, or empty for a single process.
       worker: int, the index of this process among the workers.
     """
 
@@ -45,75 +46,85 @@ def plan_devices(config, *, environment=os.environ):
 
     Args:
       config: a Config.
-      environment: mapping, read for TF_CONFIG.
+      environment: mapping with the environment variable TF_CONFIG, if there are several workers.
 
     Raises:
-      UserError: the devices do not exist, TF_CONFIG cannot be used, or the replicas cannot share the batch.
+      UserError: the devices do not exist, TF_CONFIG is invalid, or the replicas cannot share the
+        batch.
     """
-    gpus = [] if config.logical_devices or config.device == "cpu" else tf.config.list_physical_devices("GPU")
-    if config.device == "gpu" and not gpus:
-        raise UserError("--device=gpu: TensorFlow finds no GPU. Install with `pip install .[gpu]` and check the driver, "
-                        "or use --device=auto.")
-    kind = "GPU" if gpus else "CPU"
-    available = len(gpus) or max(config.logical_devices, 1)
-    if config.num_devices > available:
-        raise UserError(f"--num_devices={config.num_devices} is above the {available} available. Lower it, or rehearse "
-                        "with --logical_devices.")
-    count = config.num_devices or available
+    devices = _choose_devices(config)
     cluster = read_cluster(environment.get("TF_CONFIG", ""))
     strategy = config.strategy
     if strategy == "auto":
-        strategy = _strategy_for(cluster, count)
+        strategy = _strategy_for(cluster, len(devices))
     workers, worker = (), 0
     if strategy == "multi_worker":
         if cluster is None:
-            raise UserError("--strategy=multi_worker needs TF_CONFIG with at least two workers. Set it, or start the run "
-                            "with launch/multi_worker.sh.")
+            raise UserError("--strategy=multi_worker needs TF_CONFIG with at least two workers. "
+                            "Set it, or start the run with launch/multi_worker.sh.")
         if config.logical_devices > 1:
-            raise UserError(f"--logical_devices={config.logical_devices} is for one process. With several workers, start "
-                            "one worker per CPU device.")
+            raise UserError(f"--logical_devices={config.logical_devices} is for one process. With "
+                            "several workers, start one worker per CPU device.")
         workers, worker = cluster
-    plan = DevicePlan(strategy, tuple(f"{kind}:{index}" for index in range(count)), config.logical_devices,
-                      tuple(workers), worker)
+    plan = DevicePlan(strategy, devices, config.logical_devices, tuple(workers), worker)
     _check_replicas(config, plan.replicas)
     return plan
 
 
+def _choose_devices(config):
+    """Returns the names of this process's devices, a tuple of str. Raises UserError."""
+    gpus = []
+    if not config.logical_devices and config.device != "cpu":
+        gpus = tf.config.list_physical_devices("GPU")
+    if config.device == "gpu" and not gpus:
+        raise UserError("--device=gpu needs a GPU, but TensorFlow detects none. Install with "
+                        "`pip install .[gpu]` and check the driver, or use --device=auto.")
+    kind = "GPU" if gpus else "CPU"
+    available = len(gpus) or max(config.logical_devices, 1)
+    if config.num_devices > available:
+        raise UserError(f"--num_devices={config.num_devices} is above the {available} available. "
+                        "Lower it, or rehearse with --logical_devices.")
+    count = config.num_devices or available
+    return tuple(f"{kind}:{index}" for index in range(count))
+
+
 def _strategy_for(cluster, count):
+    """Returns the strategy for a cluster of workers, or None, and the number of local devices."""
     if cluster:
         return "multi_worker"
     return "mirrored" if count > 1 else "single"
 
 
 def _check_replicas(config, replicas):
-    """Raises UserError unless the replicas can share the batch evenly and take every step that the flags ask for."""
+    """Raises UserError unless the replicas can share the batch and take the steps of the flags."""
     batch = config.batch_size
     if batch % replicas:
         lower = batch // replicas * replicas
-        nearest = [str(size) for size in (lower, lower + replicas) if size]
+        choices = [str(size) for size in (lower, lower + replicas) if size]
         raise UserError(f"--batch_size={batch} cannot be shared evenly by {replicas} replicas. Use "
-                        f"{' or '.join(nearest)}.")
+                        f"{' or '.join(choices)}.")
     if replicas == 1:
         return
     if config.meta_every > 1 and config.method == "mlnt" and config.num_synthetic:
-        raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} replicas. Use "
-                        "--meta_every=1 or --strategy=single.")
+        raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} "
+                        "replicas. Use --meta_every=1 or --strategy=single.")
     if config.sync_batch_norm and config.jit_compile == "true":
-        raise UserError("--jit_compile=true cannot compile replicas that exchange statistics. Leave out "
-                        "--jit_compile=true or --sync_batch_norm.")
+        raise UserError("--jit_compile=true cannot compile replicas that exchange statistics "
+                        "(--sync_batch_norm). Leave out one of them.")
 
 
 def read_cluster(text):
     """Parses TF_CONFIG.
 
     Args:
-      text: str, its value; may be empty.
+      text: str, the value of TF_CONFIG. May be empty.
 
     Returns:
-      (addresses of the workers, index of this one), or None without TF_CONFIG or with a single worker.
+      (list of the workers' addresses, index of this worker), or None if TF_CONFIG is empty or has a
+      single worker.
 
     Raises:
-      UserError: it cannot be parsed, or names other tasks than workers.
+      UserError: it cannot be parsed, or has other tasks than workers.
     """
     if not text:
         return None
@@ -124,7 +135,8 @@ def read_cluster(text):
         if task["type"] != "worker" or not 0 <= index < len(workers) or len(content["cluster"]) > 1:
             raise ValueError("the cluster may hold workers only, and the task must be one of them")
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"TF_CONFIG={text[:200]} cannot be used ({error}). Write "
-                        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, or start '
-                        "the run with launch/multi_worker.sh.") from error
+        raise UserError(
+            f"TF_CONFIG={text[:200]} cannot be used ({error}). Write "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+            "or start the run with launch/multi_worker.sh.") from error
     return (workers, index) if len(workers) > 1 else None

@@ -1,5 +1,6 @@
-"""The settings that the machine decides: precision, XLA and neighbor backend."""
+"""Settings whose "auto" depends on the machine: precision, XLA and neighbor backend."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -8,33 +9,56 @@ import tensorflow as tf
 from absl import logging
 
 
+@contextlib.contextmanager
+def prepared(config):
+    """Applies a Config's precision and seed within a block, then restores the dtype policy.
+
+    Args:
+      config: a resolved Config.
+    """
+    policy = keras.config.dtype_policy()
+    prepare(config)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
 def prepare(config):
-    """Sets Keras's precision and every global seed. `config` is resolved (see `mlnt_tf.hardware.planning.resolve`)."""
+    """Sets Keras's dtype policy and the seeds of Python, NumPy and TensorFlow.
+
+    Args:
+      config: a resolved Config.
+    """
     keras.config.set_dtype_policy(config.precision)
     keras.utils.set_random_seed(config.seed)
 
 
 def resolve(config, plan):
-    """Returns the Config without an "auto" among strategy, precision, XLA and neighbor backend, and logs the choices.
+    """Returns the Config with "auto" replaced in all settings that the machine decides.
+
+    The choices and their reasons are logged.
 
     Args:
       config: a Config.
-      plan: its DevicePlan.
+      plan: its `DevicePlan`.
 
     Raises:
-      UserError: ScaNN is asked for and does not load.
+      UserError: --neighbor_backend=scann, but ScaNN cannot be loaded.
     """
     from mlnt_tf.neighbors.scann import usable_scann
 
     precision, precision_reason = _precision(config, plan)
     jit_compile, jit_reason = _jit_compile(config, plan)
-    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU", precision,
-                 precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
+    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU",
+                 precision, precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
     backend = config.neighbor_backend
-    if backend != "exact" and config.method == "mlnt" and config.num_synthetic and config.neighbor_scope == "dataset":
+    searches_dataset = (config.method == "mlnt" and config.num_synthetic
+                        and config.neighbor_scope == "dataset")
+    if backend != "exact" and searches_dataset:
         backend = "scann" if usable_scann(backend) else "exact"
-    return dataclasses.replace(config, strategy=plan.strategy, precision=precision, jit_compile=jit_compile,
-                               neighbor_backend=backend)
+    return dataclasses.replace(config, strategy=plan.strategy, precision=precision,
+                               jit_compile=jit_compile, neighbor_backend=backend)
 
 
 def _precision(config, plan):
@@ -42,11 +66,12 @@ def _precision(config, plan):
     if config.precision != "auto":
         return config.precision, "set by --precision"
     if plan.uses_gpu:
-        native = gpu_has_tensor_cores(tf.config.list_physical_devices("GPU")[0])
+        device = "GPU"
+        is_native = gpu_has_tensor_cores(tf.config.list_physical_devices("GPU")[0])
     else:
-        native = cpu_has_bfloat16()
-    device = "GPU" if plan.uses_gpu else "CPU"
-    if native:
+        device = "CPU"
+        is_native = cpu_has_bfloat16()
+    if is_native:
         return "mixed_bfloat16", f"the {device} multiplies bfloat16 natively"
     return "float32", f"the {device} multiplies bfloat16 no faster"
 
@@ -64,10 +89,14 @@ def _jit_compile(config, plan):
 
 def cpu_has_bfloat16():
     """Returns whether /proc/cpuinfo lists AMX or AVX-512 units for bfloat16."""
-    info = pathlib.Path("/proc/cpuinfo")
-    return info.exists() and any(unit in info.read_text() for unit in ("amx_bf16", "avx512_bf16"))
+    path = pathlib.Path("/proc/cpuinfo")
+    if not path.exists():
+        return False
+    text = path.read_text()
+    return any(unit in text for unit in ("amx_bf16", "avx512_bf16"))
 
 
 def gpu_has_tensor_cores(gpu):
-    """Returns whether the GPU's compute capability (8.0 or later) includes bfloat16 tensor cores."""
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+    """Returns whether a GPU has tensor cores for bfloat16: compute capability 8.0 or later."""
+    details = tf.config.experimental.get_device_details(gpu)
+    return details.get("compute_capability", (0, 0)) >= (8, 0)

@@ -1,7 +1,6 @@
-"""The mentor's filter (paper section 3.3): which examples the classification loss keeps. Pure NumPy."""
+"""The mentor's filter (paper section 3.3): the examples of the classification loss. Pure NumPy."""
 
 import numpy as np
-from absl import logging
 
 
 def probability_of_labels(labels, probabilities):
@@ -15,7 +14,12 @@ def probability_of_labels(labels, probabilities):
 
 
 def keep_trusted(probability_of_given, tau):
-    """Returns bool [n]: the probability of the given label is strictly above tau (paper section 3.3)."""
+    """Returns bool [n], whether the probability of the given label is strictly above tau.
+
+    Args:
+      probability_of_given: float32 [n], the mentor's probability of each given label.
+      tau: float, the threshold.
+    """
     return probability_of_given > tau
 
 
@@ -24,31 +28,27 @@ def filter_statistics(kept, given, true):
 
     Args:
       kept: bool [n].
-      given, true: int32 [n]; a true label is -1 where it is unknown.
+      given: int32 [n], the given labels.
+      true: int32 [n], the true labels, -1 where unknown.
 
     Returns:
-      {"kept": int, "filter_precision": clean fraction of the kept examples, "filter_recall": kept fraction of the clean
-      examples}. A fraction of nothing is None.
+      dict of "kept" (int), "filter_precision" (float, the fraction of the kept examples whose given
+      label is correct) and "filter_recall" (float, the fraction of the examples with a correct
+      given label that are kept). A fraction of no examples is None.
     """
-    clean = given == true
+    correct = given == true
     kept_and_known = kept & (true >= 0)
-    return {"kept": int(kept.sum()),
-            "filter_precision": float(clean[kept_and_known].mean()) if kept_and_known.any() else None,
-            "filter_recall": float(kept[clean].mean()) if clean.any() else None}
+    precision = float(correct[kept_and_known].mean()) if kept_and_known.any() else None
+    recall = float(kept[correct].mean()) if correct.any() else None
+    return {"kept": int(kept.sum()), "filter_precision": precision, "filter_recall": recall}
 
 
-def warn_of_empty_classes(kept, given, class_names, *, flag):
-    """Logs a warning that names every class of which the filter keeps no example.
+def empty_classes(kept, given, num_classes):
+    """Returns the classes of which no example is kept, int64 [m], in ascending order.
 
     Args:
       kept: bool [n].
-      given: int32 [n].
-      class_names: str, in the order of the labels.
-      flag: str, the flag that made the selection.
+      given: int32 [n], the given labels.
+      num_classes: int.
     """
-    available = np.bincount(given, minlength=len(class_names))
-    remaining = np.bincount(given[kept], minlength=len(class_names))
-    empty = [f"{name} (0 of {available[label]})" for label, name in enumerate(class_names) if not remaining[label]]
-    if empty:
-        logging.warning("%s leaves no example of %s. Examples kept per class: %s. Lower it to keep them.",
-                        flag, ", ".join(empty), remaining.tolist())
+    return np.flatnonzero(np.bincount(given[kept], minlength=num_classes) == 0)

@@ -1,8 +1,9 @@
 """Training methods by name.
 
-A method is a module with these functions, of which only `train` is required:
+A method is a module with these functions. Only `train` is required.
 
-- `train(run)` takes an `experiment.run.Run` and trains the stages; what it adds to results.json goes into `run.report`.
+- `train(run)` takes an `experiment.run.Run` and trains the stages. It may add entries to
+  results.json through `run.report`.
 - `check(config, examples, network)` raises UserError if the run cannot be trained as configured.
 - `candidates(stages)` returns the networks among which one is chosen for export (see
   `experiment.select`). By default it is the student of the last stage.
@@ -15,8 +16,15 @@ import importlib
 import inspect
 import typing
 
-from mlnt_tf.config import METHODS, UserError, import_function, parse_arguments
+import tensorflow as tf
+
+from mlnt_tf.config import (
+    METHODS, DiskError, NonFiniteLoss, UserError, WorkerLost, import_function, parse_arguments)
+from mlnt_tf.config.user_functions import failure
 from mlnt_tf.experiment.select import last_student
+
+# Exceptions of a training that the runner explains better than `failure` does.
+EXPLAINED_BY_RUNNER = (UserError, NonFiniteLoss, DiskError, WorkerLost, OSError, tf.errors.OpError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +59,12 @@ def find(config):
         train = module.train
     else:
         train = _bind(config, import_function("method", config.method))
+        train = _explain_failures(config, train)
         module = importlib.import_module(config.method.partition(":")[0])
     return Method(
-        train=train, check=_optional(module, "check"), candidates=_optional(module, "candidates") or last_student,
+        train=train,
+        check=_optional(module, "check"),
+        candidates=_optional(module, "candidates") or last_student,
         planned_epochs=_optional(module, "planned_epochs") or _plan_one_stage)
 
 
@@ -73,11 +84,27 @@ def _bind(config, function):
     return functools.partial(function, **arguments)
 
 
+def _explain_failures(config, train):
+    """Returns the user's `train` with each of its exceptions turned into a one-line UserError."""
+    @functools.wraps(train)
+    def train_or_explain(run):
+        try:
+            return train(run)
+        except EXPLAINED_BY_RUNNER:
+            raise
+        except Exception as error:  # The user's code may raise anything.
+            raise failure("method", config.method, error) from error
+
+    return train_or_explain
+
+
 def _optional(module, name):
+    """Returns the module's function of this name, or None."""
     function = getattr(module, name, None)
     return function if callable(function) else None
 
 
 def _plan_one_stage(config, examples):
-    """The plan of a method that trains a single stage."""
+    """Returns the epochs of a method that trains a single stage."""
+    del examples
     return {"cross entropy": config.epochs}

@@ -13,12 +13,12 @@ def planned_epochs(config, examples):
 
 
 def train(run):
-    """Trains one stage of cross entropy, and exports the student."""
+    """Trains one stage of cross entropy and exports the student."""
     train_stage(run)
 
 
 def train_stage(run):
-    """Trains the baseline, which other methods start with. Returns its stage."""
+    """Trains the warm-up of other methods, or the baseline itself. Returns the finished stage."""
     stage = run.stage("cross entropy")
     stage.train(CrossEntropy, epochs=run.config.baseline_epochs)
     return stage
@@ -46,6 +46,7 @@ class CrossEntropy(StudentTeacher):
     takes_probabilities = True
 
     def train_step(self, batch):
+        """Updates the student, then the teacher. Returns the values that `fit` logs."""
         rates = self.rates()
         gradients, logits, loss = self.classification_gradients(batch)
         self.apply(self.optimizer, gradients)
@@ -54,7 +55,7 @@ class CrossEntropy(StudentTeacher):
         return {**self.track(batch, logits, loss), **rates}
 
     def classification_gradients(self, batch):
-        """Returns (gradients of the loss, logits [batch, classes], float32 scalar loss).
+        """Returns (gradients, student's logits [batch, classes], float32 scalar loss).
 
         This is the only forward pass that updates the student's moving statistics.
 
@@ -82,15 +83,15 @@ class CrossEntropy(StudentTeacher):
         return logits, self.per_example_loss(batch, logits)
 
     def per_example_loss(self, batch, logits):
-        """The classification loss of each example, float32 [batch]. Other methods override this."""
+        """Returns the classification loss of each example, float32 [batch]."""
         if "probabilities" in batch:
             return losses.soft_cross_entropy(batch["probabilities"], logits)
         return losses.cross_entropy(batch["label"], logits)
 
     def batch_terms(self, batch, logits):
-        """Loss terms that belong to no single example: a list of float32 scalars, never weighted.
+        """Returns the loss terms of the batch as a whole, a list of float32 scalars.
 
-        These are the regularizers of the network's own layers. A method with more terms adds them
-        to the list.
+        Example weights do not apply to them. This class returns the regularizers of the network's
+        layers. A method with more terms adds them to the list.
         """
         return list(self.student.losses)

@@ -1,7 +1,7 @@
 """Cross entropy with MLNT's iterations: mentor and filter without the meta loss (M = 0)."""
 
 from mlnt_tf.methods import iterations
-from mlnt_tf.methods.iterations import candidates  # noqa: F401, the method's own
+from mlnt_tf.methods.iterations import candidates  # noqa: F401, used by `find`
 
 
 def planned_epochs(config, examples):
@@ -11,10 +11,10 @@ def planned_epochs(config, examples):
 
 
 def check(config, examples, network):
-    """Raises UserError unless the network can be trained as the flags ask."""
+    """Raises UserError if the network cannot be trained with these flags."""
     iterations.check(config, examples, network, num_synthetic=0)
 
 
 def train(run):
-    """Trains the iterations without a warm-up: the first one is cross entropy."""
+    """Trains the iterations without a warm-up, because the first one is cross entropy already."""
     iterations.train_iterations(run, mentor=None, num_synthetic=0)

@@ -1,4 +1,4 @@
-"""ELR: early-learning regularization (Liu, Niles-Weed, Razavian, Fernandez-Granda, NeurIPS 2020)."""
+"""ELR: early-learning regularization (Liu et al., NeurIPS 2020)."""
 
 import tensorflow as tf
 
@@ -7,20 +7,34 @@ from mlnt_tf.methods.cross_entropy import CrossEntropy
 CLIP = 1e-4  # The authors' bound on the probabilities. It keeps the logarithm finite.
 
 
+def train(run):
+    """Trains one stage and exports the student."""
+    config = run.config
+
+    def new_model(network):
+        return ELR(network, num_examples=len(run.examples.train), strength=config.elr_lambda,
+                   beta=config.elr_beta)
+
+    run.stage("elr").train(new_model)
+
+
 class ELR(CrossEntropy):
     """Cross entropy and a pull toward the network's earlier predictions (eq. 6 to 8 of that paper).
 
-    The loss of an example is Lc + strength * log(1 - <p, t>). Its target t is a moving average of its
-    predictions, updated first: t <- beta t + (1 - beta) p.
+    The loss of an example is Lc + strength * log(1 - <p, t>). Its target t is a moving average of
+    its predictions, updated before the loss is computed: t <- beta t + (1 - beta) p.
 
     A batch also has "position", int32 [batch]: the row of each example in the targets. An example's
     "weight" applies to both terms of its loss, but not to the update of t.
 
     Args:
       network: as for `CrossEntropy`.
-      num_examples: n. The targets t, float32 [n, classes], start at 0 and are saved in checkpoints.
-      strength: lambda. 0 is cross entropy, bit for bit. The published value for CIFAR-10 is 3.
-      beta: decay of the moving average, in [0, 1). The published value for CIFAR-10 is 0.7.
+      num_examples: int, n. The targets t, float32 [n, classes], start at 0 and are saved in
+        checkpoints.
+      strength: float, lambda. 0 is cross entropy, bit for bit. The published value for symmetric
+        noise on CIFAR-10 is 3, for asymmetric noise 1.
+      beta: float in [0, 1), decay of the moving average. The published value for symmetric noise on
+        CIFAR-10 is 0.7, for asymmetric noise 0.9.
     """
 
     def __init__(self, network, *, num_examples, strength=3.0, beta=0.7, **kwargs):
@@ -41,9 +55,3 @@ class ELR(CrossEntropy):
             return loss
         agreement = tf.reduce_sum(probabilities * targets, axis=1)
         return loss + self.strength * tf.math.log(1 - agreement)
-
-
-def train(run):
-    config, stage = run.config, run.stage("elr")
-    stage.train(lambda network: ELR(network, num_examples=len(run.examples.train), strength=config.elr_lambda,
-                                    beta=config.elr_beta))

@@ -1,4 +1,4 @@
-"""Forward correction of the loss by the noise's transition matrix (Patrini et al., CVPR 2017)."""
+"""Forward correction of the loss by a transition matrix (Patrini et al., CVPR 2017)."""
 
 import numpy as np
 
@@ -8,14 +8,32 @@ from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 
 
+def train(run):
+    """Trains one stage, after a stage of cross entropy if T is estimated. Exports the student."""
+    matrix = transition.matrix_for_run(run, cross_entropy.train_stage)
+    run.stage("forward").train(lambda network: Forward(network, matrix=matrix))
+
+
+def check(config, examples, network):
+    """Raises UserError unless there is a usable transition matrix."""
+    del network
+    transition.check(config, examples)
+
+
+def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
+    return transition.planned_epochs(config, examples)
+
+
 class Forward(CrossEntropy):
-    """Cross entropy of p T with the given labels, where p is the network's softmax.
+    """Cross entropy between the given labels and p T, where p is the network's softmax.
 
     The network learns to predict the true labels.
 
     Args:
       network: as for `CrossEntropy`.
-      matrix: [classes, classes], the transition matrix T: p(given | true), one row per true class.
+      matrix: float [classes, classes], the transition matrix T: p(given | true), one row per true
+        class.
     """
 
     takes_probabilities = False
@@ -26,19 +44,3 @@ class Forward(CrossEntropy):
 
     def per_example_loss(self, batch, logits):
         return losses.forward_cross_entropy(batch["label"], logits, self.matrix)
-
-
-def train(run):
-    """One stage, after one of cross entropy where T is estimated; exports the student."""
-    matrix = transition.matrix_for_run(run, cross_entropy.train_stage)
-    stage = run.stage("forward")
-    stage.train(lambda network: Forward(network, matrix=matrix))
-
-
-def check(config, examples, network):
-    transition.check(config, examples)
-
-
-def planned_epochs(config, examples):
-    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
-    return transition.planned_epochs(config, examples)

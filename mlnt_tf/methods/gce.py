@@ -1,7 +1,12 @@
-"""GCE: generalized cross entropy (Zhang & Sabuncu, NeurIPS 2018)."""
+"""GCE: generalized cross entropy (Zhang and Sabuncu, NeurIPS 2018)."""
 
 from mlnt_tf import losses
 from mlnt_tf.methods.cross_entropy import CrossEntropy
+
+
+def train(run):
+    """Trains one stage and exports the student."""
+    run.stage("gce").train(lambda network: GCE(network, q=run.config.gce_q))
 
 
 class GCE(CrossEntropy):
@@ -20,8 +25,3 @@ class GCE(CrossEntropy):
 
     def per_example_loss(self, batch, logits):
         return losses.generalized_cross_entropy(batch["label"], logits, q=self.q)
-
-
-def train(run):
-    stage = run.stage("gce")
-    stage.train(lambda network: GCE(network, q=run.config.gce_q))

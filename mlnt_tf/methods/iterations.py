@@ -1,4 +1,8 @@
-"""The complete method: a cross-entropy warm-up, then iterations of mentor, filter and training (paper section 3.3)."""
+"""MLNT's iterations of mentor, filter and training (paper section 3.3), after a warm-up.
+
+`train_iteration` performs one iteration, in the order of that section. The functions below it
+follow the same order.
+"""
 
 import fractions
 
@@ -11,7 +15,8 @@ from mlnt_tf.data.targets import Targets
 from mlnt_tf.experiment.select import Candidate, select
 from mlnt_tf.experiment.stage import learning_rate_schedule
 from mlnt_tf.files import artifacts
-from mlnt_tf.labels import filter as filtering
+from mlnt_tf.labels.filter import (
+    empty_classes, filter_statistics, keep_trusted, probability_of_labels)
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.mlnt import MLNT
 from mlnt_tf.models import predict
@@ -27,7 +32,11 @@ def candidates(stages):
 
 
 def planned_epochs(config, examples):
-    """Returns the epochs of each kind of step. With --meta_every, only every n-th step has a meta update."""
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`).
+
+    With --meta_every=n, only every n-th step has a meta update. The others cost what a step of
+    cross entropy costs.
+    """
     del examples
     total = config.iterations * config.epochs
     if config.num_synthetic == 0:
@@ -37,20 +46,25 @@ def planned_epochs(config, examples):
 
 
 def check(config, examples, network, *, num_synthetic=None):
-    """Raises UserError unless the network can be trained as the flags ask; M is --num_synthetic unless given."""
+    """Raises UserError if the network cannot be trained with these flags.
+
+    M is `num_synthetic`, by default --num_synthetic.
+    """
     del examples
     try:
         feature_extractor(network, config.neighbor_features)
         new_mlnt(config, network, num_synthetic=num_synthetic)
     except ValueError as error:
-        raise UserError(f"--model={config.model} with --fast_weights={config.fast_weights} and --meta_order="
-                        f"{config.meta_order}: {error} Change one of them.") from error
+        raise UserError(f"--model={config.model} does not fit --fast_weights={config.fast_weights} "
+                        f"and --meta_order={config.meta_order} ({error}). Change one of "
+                        "them.") from error
 
 
 def train(run):
-    """Trains the iterations, after a stage of cross entropy that gives the first features.
+    """Trains a stage of cross entropy, whose features give the first neighbors, then iterations.
 
-    Without the meta loss (M = 0) no neighbors are needed, and the first iteration is that cross entropy.
+    Without the meta loss (M = 0) no neighbors are needed, and the first iteration is a training
+    with cross entropy itself. There is no warm-up then.
     """
     if run.config.num_synthetic == 0:
         train_iterations(run, mentor=None)
@@ -61,168 +75,267 @@ def train(run):
 
 
 def train_iterations(run, mentor, *, num_synthetic=None):
-    """Trains --iterations iterations; the best network of each is the mentor of the next.
+    """Trains --iterations iterations. The best network of each is the mentor of the next.
 
     Args:
       run: the `Run`.
-      mentor: `Candidate`, the network whose features give the first neighbors; None without the meta loss.
-      num_synthetic: M; by default --num_synthetic.
+      mentor: the `Candidate` whose features give the first neighbors. None if M = 0.
+      num_synthetic: int, M. By default it is --num_synthetic.
     """
     if num_synthetic is None:
         num_synthetic = run.config.num_synthetic
     for iteration in range(1, run.config.iterations + 1):
         stage = run.stage(f"iteration {iteration}")
         if stage.result is None:
-            train_iteration(run, stage, iteration, mentor, num_synthetic)
+            train_iteration(stage, iteration, mentor, num_synthetic)
         mentor = Candidate(stage, stage.result["mentor"])
 
 
-def warn_if_the_baseline_is_better(baseline, exported):
-    """Logs a warning if cross entropy validated higher than what is exported."""
-    simpler = select([Candidate(baseline, "teacher"), Candidate(baseline, "student")])
-    if simpler.validation_accuracy > exported.validation_accuracy:
-        method = {"student": "cross_entropy", "teacher": "cross_entropy_ema"}[simpler.network]
-        logging.warning("Cross entropy validated at %.1f %%, above the %.1f %% of the exported network (%s %s). Train "
-                        "longer, or use --method=%s.", 100 * simpler.validation_accuracy,
-                        100 * exported.validation_accuracy, exported.stage.name, exported.network, method)
-
-
-def train_iteration(run, stage, iteration, mentor, num_synthetic):
-    """Trains one iteration; `mentor` is the `Candidate` of the stage before."""
-    config, examples = run.config, run.examples
-    stage.directory.mkdir(parents=True, exist_ok=True)
-    network = mentor.stage.network(mentor.network) if mentor else None
-    report = {"iteration": iteration}
-    meta_stream, report["neighbors"] = {}, None
-    if num_synthetic:
-        meta_stream, report["neighbors"] = find_stage_neighbors(stage, mentor, network)
-    targets = Targets.given(examples.train)
-    if iteration > 1:
-        targets = filtered_targets(stage, mentor, network)
-    report.update(describe_targets(stage, targets))
-    steps = config.epochs * examples.steps_per_epoch
-    ramps = iteration == 1 or config.ema_ramp == "each"
-
-    def new_model(student):
-        return new_mlnt(config, student, num_synthetic=num_synthetic, mentor=network if iteration > 1 else None,
-                        teacher_weight=schedules.Ramp(config.lambda_max, steps))
-
-    measured = stage.train_model(
-        new_model, batches=training_stream(stage, iteration, targets, meta_stream, num_synthetic),
-        ramp_epochs=config.ramp_epochs if ramps else 0, meta=meta_optimizer(config, examples, iteration))
-    # Ties go to the teacher, the later of the two.
-    best = max(reversed(measured["validation"]), key=lambda name: measured[name]["best_validation"])
-    stage.finish({**report, **measured, "mentor": best})
-
-
-def training_stream(stage, iteration, targets, meta_stream, num_synthetic):
-    """Returns the training batches: from the second iteration on, the two updates of a step see two streams.
-
-    The meta loss samples all of D; the classification loss only what the filter selects.
-    """
-    epochs = stage.config.epochs
-    whole_batches = stage.config.neighbor_scope == "batch" and num_synthetic > 0
-    if iteration == 1:
-        return stage.batches(epochs, whole_batches=whole_batches, **meta_stream)
-    classification = stage.batches(epochs, targets=targets, stream=1)
-    if not num_synthetic:
-        return classification
-    return pipeline.two_streams(stage.batches(epochs, whole_batches=whole_batches, **meta_stream), classification)
-
-
-def filtered_targets(stage, mentor, network):
-    """Returns the Targets that the mentor's filter selects; its probabilities are stored next to the stage's results."""
-    train, config = stage.examples.train, stage.config
-
-    def compute(scratch):
-        del scratch
-        return filtering.probability_of_labels(train.labels, predict.predict_probabilities(network, stage.run.training_images()))
-
-    probability, _ = artifacts.load_or_compute(stage.directory / "mentor_probability.npy", compute,
-                                               inputs=mentor_inputs(stage, mentor))
-    return Targets(train.labels, selected=filtering.keep_trusted(probability, config.tau),
-                   selected_by=f"--tau={config.tau}")
-
-
-def describe_targets(stage, targets):
-    """Logs how many examples are selected, and returns the counts for the stage's result."""
-    examples = stage.examples
-    train = examples.train
-    kept = np.ones(len(train), bool) if targets.selected is None else targets.selected
-    filtering.warn_of_empty_classes(kept, train.labels, examples.class_names, flag=f"--tau={stage.config.tau}")
-    statistics = filtering.filter_statistics(kept, train.labels, train.true_labels)
-    known = ""
-    if examples.realized_rate is not None and statistics["filter_precision"] is not None:
-        known = (f", {100 * statistics['filter_precision']:.1f} % of them with the right label "
-                 f"(all: {100 * (1 - examples.realized_rate):.1f} %)")
-    logging.info("%s: %d of %d examples kept%s", stage.name, statistics["kept"], len(kept), known)
-    return statistics
-
-
-def new_mlnt(config, network, *, num_synthetic=None, **kwargs):
-    """Returns the MLNT model that the flags ask for.
+def train_iteration(stage, iteration, mentor, num_synthetic):
+    """Trains one iteration from the initial weights, and stores its result.
 
     Args:
-      config: a Config.
-      network: a Keras network that gives logits.
-      num_synthetic: M; by default --num_synthetic.
-      **kwargs: further arguments of `MLNT`.
+      stage: the iteration's `Stage`.
+      iteration: int, counted from 1.
+      mentor: the `Candidate` of the stage before. In the first iteration it only provides features.
+        None if that iteration has no meta loss.
+      num_synthetic: int, M.
     """
-    return MLNT(network, num_synthetic=config.num_synthetic if num_synthetic is None else num_synthetic,
-                transfer_ratio=config.transfer_ratio, inner_rate=config.inner_rate, meta_order=config.meta_order,
-                fast_weights=config.fast_weights, meta_every=config.meta_every,
-                synthetic_parallelism=config.synthetic_parallelism, inner_reduce=config.inner_reduce,
-                update_mode=config.update_mode, seed=config.seed, **kwargs)
+    config, examples = stage.config, stage.examples
+    stage.directory.mkdir(parents=True, exist_ok=True)
 
+    # 1. The mentor is frozen.
+    mentor_network = mentor.stage.network(mentor.network) if mentor else None
 
-def meta_optimizer(config, examples, iteration):
-    """Returns the arguments that MLNT adds to `compile`: eta's schedule and momentum.
+    # 2. Its features give the neighbors whose labels the meta loss transfers.
+    neighbor_columns, neighbor_report = {}, None
+    if num_synthetic:
+        neighbor_columns, neighbor_report = find_stage_neighbors(stage, mentor, mentor_network)
 
-    eta ramps up in the first iteration. Afterwards it stays constant, or falls with the learning rate if asked to.
-    """
-    shape = config.meta_ramp if iteration == 1 else "none"
-    rate = schedules.Ramp(config.meta_rate, round(config.ramp_epochs * examples.steps_per_epoch), shape=shape)
-    if config.meta_rate_decay == "follow":
-        falls_at = learning_rate_schedule(config, examples.steps_per_epoch, config.epochs).boundary
-        rate = schedules.StepDecay(rate, falls_at)
-    return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
+    # 3. From the second iteration on, its filter selects D', and it shares in the teacher's target.
+    if iteration == 1:
+        targets, merged_mentor = Targets.given(examples.train), None
+    else:
+        targets, merged_mentor = filter_targets(stage, mentor, mentor_network), mentor_network
+    statistics = report_selection(stage, targets)
 
+    # 4. A new student trains on D for the meta loss and on D' for the classification loss.
+    teacher_weight = schedules.Ramp(config.lambda_max, config.epochs * examples.steps_per_epoch)
 
-def mentor_inputs(stage, mentor):
-    """Returns the digest of what a table computed with the mentor depends on."""
-    return artifacts.digest_of(stage.run.inputs, artifacts.file_digest(mentor.stage.network_path(mentor.network)))
+    def new_model(student):
+        return new_mlnt(config, student, num_synthetic=num_synthetic, mentor=merged_mentor,
+                        teacher_weight=teacher_weight)
+
+    ema_ramps = iteration == 1 or config.ema_ramp == "each"
+    measured = stage.train_model(
+        new_model,
+        batches=iteration_batches(stage, iteration, targets, neighbor_columns, num_synthetic),
+        ramp_epochs=config.ramp_epochs if ema_ramps else 0,
+        meta=meta_settings(config, examples, iteration))
+
+    # 5. The best network by validation accuracy is the next mentor.
+    stage.finish({"iteration": iteration, "neighbors": neighbor_report, **statistics, **measured,
+                  "mentor": best_network(measured)})
 
 
 def find_stage_neighbors(stage, mentor, network):
-    """Finds neighbors by the mentor's features.
+    """Finds the neighbors of the training examples by the mentor's features.
+
+    With --neighbor_scope=batch the neighbors are searched in each batch later, so only the features
+    are computed.
 
     Args:
       stage: the `Stage`.
-      mentor: `Candidate`.
+      mentor: the `Candidate` that `network` belongs to.
       network: the mentor's network, on every device.
 
     Returns:
-      (arguments for the meta stream of the pipeline, what to report).
+      (dict of arguments for `Stage.batches`, dict for the stage's result).
     """
     config, examples = stage.config, stage.examples
 
     def features():
-        return predict.extract_features(network, stage.run.training_images(), config.neighbor_features,
-                               count=len(examples.train), path=stage.directory / "features.npy")
+        return predict.extract_features(
+            network, stage.run.training_images(), config.neighbor_features,
+            count=len(examples.train), path=stage.directory / "features.npy")
 
     def compute(scratch):
         table = find_neighbors(features(), num_neighbors=config.num_neighbors,
-                                           backend=config.neighbor_backend, path=scratch)
-        logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact search", stage.name,
-                     config.num_neighbors, len(examples.train), table.backend, table.recall)
+                               backend=config.neighbor_backend, path=scratch)
+        logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact "
+                     "search", stage.name, config.num_neighbors, len(examples.train),
+                     table.backend, table.recall)
         report = {"scope": "dataset", "backend": table.backend, "recall": table.recall}
         if stage.devices.workers == 1:
-            return None, report  # the table was written to the scratch file
-        # Each worker has found a table of its own, and a tree of ScaNN's is not deterministic: all take the chief's.
-        return stage.devices.of_chief(np.asarray(table.indices)), report
+            return None, report  # The table is in the scratch file already.
+        # Each worker has built its own table, and ScaNN's trees are not deterministic, so all
+        # workers use the chief's table.
+        return stage.devices.broadcast(np.asarray(table.indices)), report
 
     if config.neighbor_scope == "batch":
         return {"features": features()}, {"scope": "batch"}
-    indices, report = artifacts.load_or_compute(stage.directory / "neighbors.npy", compute,
-                                                inputs=mentor_inputs(stage, mentor))
+    indices, report = artifacts.load_or_compute(
+        stage.directory / "neighbors.npy", compute, inputs=mentor_digest(stage, mentor))
     return {"neighbors": indices}, report
+
+
+def filter_targets(stage, mentor, network):
+    """Returns the `Targets` with D', the examples that the mentor's filter selects.
+
+    The mentor's probabilities of the given labels are stored in mentor_probability.npy.
+
+    Args:
+      stage: the `Stage`.
+      mentor: the `Candidate` that `network` belongs to.
+      network: the mentor's network, on every device.
+
+    Raises:
+      UserError: the filter selects no example.
+    """
+    config, labels = stage.config, stage.examples.train.labels
+
+    def compute(scratch):
+        del scratch
+        images = stage.run.training_images()
+        return probability_of_labels(labels, predict.predict_probabilities(network, images))
+
+    probability, _ = artifacts.load_or_compute(
+        stage.directory / "mentor_probability.npy", compute, inputs=mentor_digest(stage, mentor))
+    return Targets(labels, selected=keep_trusted(probability, config.tau),
+                   selected_by=f"--tau={config.tau}")
+
+
+def mentor_digest(stage, mentor):
+    """Returns the digest of all that a table computed with the mentor depends on."""
+    network_digest = artifacts.file_digest(mentor.stage.network_path(mentor.network))
+    return artifacts.digest_of(stage.run.inputs, network_digest)
+
+
+def report_selection(stage, targets):
+    """Logs how many examples are selected. Returns `filter_statistics` for the stage's result."""
+    examples, train = stage.examples, stage.examples.train
+    kept = targets.selected
+    if kept is None:
+        kept = np.ones(len(train), bool)
+    warn_about_empty_classes(kept, train.labels, examples.class_names,
+                             flag=f"--tau={stage.config.tau}")
+    statistics = filter_statistics(kept, train.labels, train.true_labels)
+    accuracy = ""
+    if examples.realized_rate is not None and statistics["filter_precision"] is not None:
+        accuracy = (f"; {100 * statistics['filter_precision']:.1f} % of their labels are correct "
+                    f"({100 * (1 - examples.realized_rate):.1f} % of all)")
+    logging.info("%s: trains on %d of %d examples%s", stage.name, statistics["kept"], len(kept),
+                 accuracy)
+    return statistics
+
+
+def warn_about_empty_classes(kept, given, class_names, *, flag):
+    """Logs a warning that names every class of which no example is selected.
+
+    Args:
+      kept: bool [n], the selected examples.
+      given: int32 [n], the given labels.
+      class_names: list of str.
+      flag: str, the flag that decides the selection, with its value.
+    """
+    empty = empty_classes(kept, given, len(class_names))
+    if not len(empty):
+        return
+    available = np.bincount(given, minlength=len(class_names))
+    selected = np.bincount(given[kept], minlength=len(class_names))
+    names = ", ".join(f"{class_names[label]} (0 of {available[label]})" for label in empty)
+    logging.warning("%s leaves no example of %s. Examples per class after the filter: %s. Lower "
+                    "--tau to keep more.", flag, names, selected.tolist())
+
+
+def new_mlnt(config, network, *, num_synthetic=None, **kwargs):
+    """Returns the `MLNT` model that the flags ask for.
+
+    Args:
+      config: a Config.
+      network: a Keras network that gives logits.
+      num_synthetic: int, M. By default it is --num_synthetic.
+      **kwargs: further arguments of `MLNT`.
+
+    Raises:
+      ValueError: the network does not fit --fast_weights or --meta_order.
+    """
+    if num_synthetic is None:
+        num_synthetic = config.num_synthetic
+    return MLNT(
+        network, num_synthetic=num_synthetic, transfer_ratio=config.transfer_ratio,
+        inner_rate=config.inner_rate, meta_order=config.meta_order,
+        fast_weights=config.fast_weights, meta_every=config.meta_every,
+        synthetic_parallelism=config.synthetic_parallelism, inner_reduce=config.inner_reduce,
+        update_mode=config.update_mode, seed=config.seed, **kwargs)
+
+
+def iteration_batches(stage, iteration, targets, neighbor_columns, num_synthetic):
+    """Returns the training batches of an iteration.
+
+    From the second iteration on, a step sees two batches: the meta loss samples all of D, the
+    classification loss only D'.
+
+    Args:
+      stage: the `Stage`.
+      iteration: int, counted from 1.
+      targets: the `Targets` of the classification loss.
+      neighbor_columns: dict of arguments for `Stage.batches`, see `find_stage_neighbors`.
+      num_synthetic: int, M. Without the meta loss (M = 0) there is only one batch per step.
+
+    Returns:
+      tf.data.Dataset.
+    """
+    epochs = stage.config.epochs
+    search_in_batch = stage.config.neighbor_scope == "batch" and num_synthetic > 0
+
+    def batches_of_all():
+        return stage.batches(epochs, whole_batches=search_in_batch, **neighbor_columns)
+
+    if iteration == 1:
+        return batches_of_all()
+    batches_of_selected = stage.batches(epochs, targets=targets, stream=1)
+    if not num_synthetic:
+        return batches_of_selected
+    return pipeline.two_streams(batches_of_all(), batches_of_selected)
+
+
+def meta_settings(config, examples, iteration):
+    """Returns the arguments that `MLNT.compile` adds: the meta learning rate and its momentum.
+
+    The meta learning rate (eta) ramps up in the first iteration only. With
+    --meta_rate_decay=follow it falls together with the learning rate.
+    """
+    shape = config.meta_ramp if iteration == 1 else "none"
+    ramp_steps = round(config.ramp_epochs * examples.steps_per_epoch)
+    rate = schedules.Ramp(config.meta_rate, ramp_steps, shape=shape)
+    if config.meta_rate_decay == "follow":
+        learning_rate = learning_rate_schedule(config, examples.steps_per_epoch, config.epochs)
+        rate = schedules.StepDecay(rate, learning_rate.boundary)
+    return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
+
+
+def best_network(measured):
+    """Returns the name of the network with the highest validation accuracy.
+
+    Ties go to the later entry, so the teacher wins over the student.
+    """
+    names = reversed(measured["validation"])
+    return max(names, key=lambda name: measured[name]["best_validation"])
+
+
+def warn_if_the_baseline_is_better(baseline, exported):
+    """Logs a warning if cross entropy has a higher validation accuracy than the exported network.
+
+    Args:
+      baseline: the `Stage` of cross entropy.
+      exported: the `Candidate` to export.
+    """
+    simpler = select([Candidate(baseline, "teacher"), Candidate(baseline, "student")])
+    if simpler.validation_accuracy <= exported.validation_accuracy:
+        return
+    method = {"student": "cross_entropy", "teacher": "cross_entropy_ema"}[simpler.network]
+    logging.warning(
+        "Cross entropy has a validation accuracy of %.1f %%, the exported network (%s %s) only "
+        "%.1f %%. Train longer, or use --method=%s.", 100 * simpler.validation_accuracy,
+        exported.stage.name, exported.network, 100 * exported.validation_accuracy, method)

@@ -14,30 +14,86 @@ from mlnt_tf.files import atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.training import checkpoints, schedules
 
-AVERAGED_EPOCHS = 10  # epochs whose predictions make a label
-STAGE1_LEARNING_RATE_FACTOR = 0.4  # 0.08 of stage 1 against 0.2 of stage 2, symmetric noise 0.7
+AVERAGED_EPOCHS = 10  # A label is the mean prediction of this many epochs.
+# The paper's ratio for symmetric noise 0.7: learning rate 0.08 in stage 1, 0.2 in stage 2.
+STAGE1_LEARNING_RATE_FACTOR = 0.4
+
+
+def train(run):
+    """Trains two stages and exports the student of the second.
+
+    Stage 1 learns labels at a constant learning rate. Stage 2 trains a new network on them.
+    """
+    config, examples = run.config, run.examples
+    train_split = examples.train
+    first = run.stage("joint optimization")
+    given = np.eye(len(examples.class_names), dtype=np.float32)[train_split.labels]
+
+    def new_model(network):
+        return JointOptimization(network, labels=given, alpha=config.joint_alpha,
+                                 beta=config.joint_beta)
+
+    update = UpdateLabels(first.directory, start=config.joint_start, kind=config.joint_labels,
+                          true_labels=train_split.true_labels)
+    has_true_labels = (train_split.true_labels >= 0).any()
+    result = first.train(
+        new_model, epochs=config.joint_stage_epochs, learning_rate=stage1_learning_rate(config),
+        also=[update], curves=("label_accuracy",) if has_true_labels else ())
+    shutil.rmtree(first.directory / "predictions", ignore_errors=True)
+
+    labels = np.load(first.directory / "soft_labels.npy")
+    second = run.stage("joint retraining")
+    second.train(CrossEntropy, targets=Targets(train_split.labels, probabilities=labels),
+                 learning_rate=stage2_learning_rate(second))
+    run.report["recovered_label_accuracy"] = result.get("label_accuracy", [None])[-1]
+
+
+def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
+    del examples
+    return {"cross entropy": config.joint_stage_epochs + config.epochs}
+
+
+def stage1_learning_rate(config):
+    """Returns the constant learning rate of stage 1, a float."""
+    return config.joint_rate or STAGE1_LEARNING_RATE_FACTOR * config.learning_rate
+
+
+def stage2_learning_rate(stage):
+    """Returns the learning rate schedule of stage 2, which decays twice.
+
+    The second decay is that of the other methods, the first is halfway to it. In the paper these
+    are epochs 80 and 40 of 120.
+    """
+    config = stage.config
+    second = learning_rate_schedule(config, stage.examples.steps_per_epoch, config.epochs)
+    if second.boundary is None:  # The learning rate is constant.
+        return second
+    return schedules.StepDecay(second, round(second.boundary / 2))
 
 
 class JointOptimization(CrossEntropy):
-    """Stage 1: L = Lc + alpha Lp + beta Le on soft labels that `UpdateLabels` updates.
+    """Stage 1: the loss Lc + alpha Lp + beta Le on soft labels, which `UpdateLabels` updates.
 
-    With alpha = beta = 0 and constant labels it is cross entropy. A batch also has "position",
-    int32 [batch]: the row of each example in the tables. An example's "weight" applies to Lc and Le.
-    Lp belongs to the batch as a whole and is not weighted.
+    Lc is cross entropy with the soft labels, Lp is `prior_loss` and Le is `entropy_loss`. With
+    alpha = beta = 0 and constant labels the loss is cross entropy.
+
+    A batch also has "position", int32 [batch]: the row of each example in the tables. An example's
+    "weight" applies to Lc and Le. Lp belongs to the batch as a whole and is not weighted.
 
     Args:
       network: as for `CrossEntropy`.
-      labels: float32 [n, classes], one row per training example, one-hot at the start.
-      alpha: weight of Lp, which keeps the predicted classes in the proportions of the prior.
-      beta: weight of Le, which favors confident predictions.
+      labels: float32 [n, classes], the initial label of each training example, one-hot.
+      alpha: float, weight of Lp, which keeps the predicted classes in the proportions of the prior.
+      beta: float, weight of Le, which favors confident predictions.
 
     Attributes:
-      labels: the current soft labels, a float32 [n, classes] variable.
-      predicted: float32 [n, classes], the prediction for each example in its last training pass. It
-        starts as the example's label.
+      labels: float32 [n, classes], a variable with the current soft labels.
+      predicted: float32 [n, classes], a variable with the prediction for each example in its last
+        training pass. It starts as the example's label.
     """
 
-    takes_probabilities = False  # The labels are a table of the model.
+    takes_probabilities = False  # The soft labels are a table of the model, not part of a batch.
 
     def __init__(self, network, *, labels, alpha, beta, **kwargs):
         super().__init__(network, **kwargs)
@@ -58,18 +114,30 @@ class JointOptimization(CrossEntropy):
         terms = super().batch_terms(batch, logits)
         if self.alpha:
             probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-            [mean] = self.reduce([tf.reduce_mean(probabilities, axis=0)])  # Of the global batch.
+            [mean] = self.reduce([tf.reduce_mean(probabilities, axis=0)])  # Over all replicas.
             terms.append(self.alpha * prior_loss(mean))
         return terms
 
 
 def prior_loss(mean):
-    """Lp = -sum_j 1/c log mean_j, smallest if the mean prediction [classes] is uniform: a scalar."""
+    """Returns Lp = -sum_j log(mean_j) / classes, which is smallest for a uniform mean prediction.
+
+    The prior of the true labels is uniform, as in the paper's experiments.
+
+    Args:
+      mean: float32 [classes], the mean predicted probabilities of the global batch.
+
+    Returns:
+      float32 scalar.
+    """
     return -tf.reduce_mean(tf.math.log(mean))
 
 
 def entropy_loss(logits):
-    """Le = -sum_j s_j log s_j, where s is the softmax of the logits [batch, classes].
+    """Returns Le = -sum_j s_j log(s_j), where s is the softmax of the logits.
+
+    Args:
+      logits: float32 [batch, classes].
 
     Returns:
       float32 [batch].
@@ -78,84 +146,63 @@ def entropy_loss(logits):
 
 
 class UpdateLabels(keras.callbacks.Callback):
-    """At the end of each epoch from the `start`-th on a label is the mean of the example's last ten predictions.
+    """Replaces the labels by the mean of the last ten predictions, at the end of each epoch.
 
-    Those of an epoch are one file, read through a memory map; a few more than ten are kept, for a training that goes on
-    from an older checkpoint. Put it before the callback that writes checkpoints.
+    The predictions of an epoch are one file, which is read through a memory map. Older files are
+    stored as long as a checkpoint may need them. Place this callback before the one that writes
+    checkpoints.
 
     Args:
-      directory: for the files, and for soft_labels.npy at the end.
-      start: epochs before the first update, at least 1.
-      kind: "soft", or "hard" for one-hot labels of the likeliest class.
-      true_labels: int32 [n], -1 where unknown: the share of labels that are right is logged as `label_accuracy`.
+      directory: pathlib.Path, for these files, and for soft_labels.npy at the end.
+      start: int, at least 1, number of epochs before the first update.
+      kind: "soft", or "hard" for one-hot labels of the most likely class.
+      true_labels: int32 [n], -1 where unknown. The fraction of correct labels is logged as
+        `label_accuracy`.
     """
 
     def __init__(self, directory, *, start, kind, true_labels):
         super().__init__()
-        self.directory, self.start, self.kind, self.true_labels = directory, start, kind, true_labels
+        self.directory = directory
+        self.start = start
+        self.kind = kind
+        self.true_labels = true_labels
 
     def path(self, epoch):
+        """Returns the path of the predictions of an epoch, counted from 0."""
         return self.directory / "predictions" / f"{epoch:05d}.npy"
 
     def on_epoch_end(self, epoch, logs=None):
-        self.path(epoch).parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(self.path(epoch)) as scratch:
-            np.save(scratch, self.model.predicted.numpy())
-        for path in sorted(self.path(epoch).parent.glob("*.npy")):
-            if path < self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.KEPT, 0)):
-                path.unlink()
+        self._write_predictions(epoch)
         if epoch + 1 >= self.start:
-            self.model.labels.assign(self.renewed(epoch))
+            self.model.labels.assign(self.mean_labels(epoch))
         known = self.true_labels >= 0
         if known.any():
-            recovered = self.model.labels.numpy().argmax(axis=1) == self.true_labels
-            logs["label_accuracy"] = float(recovered[known].mean())
-            logging.info("labels that are right: %.1f %%", 100 * logs["label_accuracy"])
+            is_correct = self.model.labels.numpy().argmax(axis=1) == self.true_labels
+            logs["label_accuracy"] = float(is_correct[known].mean())
+            logging.info("correct labels: %.1f %%", 100 * logs["label_accuracy"])
 
-    def renewed(self, epoch):
-        """The labels after an epoch: float32 [n, classes]."""
+    def _write_predictions(self, epoch):
+        """Writes the predictions of an epoch, and deletes those that no checkpoint needs."""
+        path = self.path(epoch)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(path) as scratch:
+            np.save(scratch, self.model.predicted.numpy())
+        oldest = self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.KEPT, 0))
+        for other in sorted(path.parent.glob("*.npy")):
+            if other < oldest:
+                other.unlink()
+
+    def mean_labels(self, epoch):
+        """Returns the labels after an epoch, float32 [n, classes]."""
         epochs = range(max(epoch + 1 - AVERAGED_EPOCHS, 0), epoch + 1)
         total = np.zeros(self.model.labels.shape, np.float32)
-        for one in epochs:
-            total += np.load(self.path(one), mmap_mode="r")
+        for each in epochs:
+            total += np.load(self.path(each), mmap_mode="r")
         mean = total / len(epochs)
-        return mean if self.kind == "soft" else np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
+        if self.kind == "soft":
+            return mean
+        return np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
 
     def on_train_end(self, logs=None):
         with atomic.replacing(self.directory / "soft_labels.npy") as scratch:
             np.save(scratch, self.model.labels.numpy())
-
-
-def train(run):
-    """Stage 1 at a constant rate finds labels, stage 2 trains a fresh network on them; exports its student."""
-
-    config, examples = run.config, run.examples
-    stage = run.stage("joint optimization")
-    given = np.eye(len(examples.class_names), dtype=np.float32)[examples.train.labels]
-    found = stage.train(
-        lambda network: JointOptimization(network, labels=given, alpha=config.joint_alpha, beta=config.joint_beta),
-        epochs=config.joint_stage_epochs, learning_rate=config.joint_rate or STAGE1_LEARNING_RATE_FACTOR * config.learning_rate,
-        also=[UpdateLabels(stage.directory, start=config.joint_start, kind=config.joint_labels,
-                           true_labels=examples.train.true_labels)],
-        curves=("label_accuracy",) if (examples.train.true_labels >= 0).any() else ())
-    shutil.rmtree(stage.directory / "predictions", ignore_errors=True)
-    labels = np.load(stage.directory / "soft_labels.npy")
-    final = run.stage("joint retraining")
-    final.train(CrossEntropy, targets=Targets(examples.train.labels, probabilities=labels),
-                learning_rate=stage2_learning_rate(final))
-    run.report["recovered_label_accuracy"] = found.get("label_accuracy", [None])[-1]
-
-
-def planned_epochs(config, examples):
-    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
-    del examples
-    return {"cross entropy": config.joint_stage_epochs + config.epochs}
-
-
-def stage2_learning_rate(stage):
-    """Returns the learning rate of stage 2: it falls as the others do, and once before, halfway to that epoch.
-
-    In the paper these are epochs 40 and 80 of 120.
-    """
-    last = learning_rate_schedule(stage.config, stage.examples.steps_per_epoch, stage.config.epochs)
-    return schedules.StepDecay(last, last.boundary and round(last.boundary / 2))
