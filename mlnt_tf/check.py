@@ -37,9 +37,16 @@ def check(argv):
     """Prints every check that can run, then raises UserError for the first blocking problem."""
     config = flags.parse(argv, usage=USAGE)
     from mlnt_tf import runner
+    from mlnt_tf.files import lock
     from mlnt_tf.hardware import precision
+    from mlnt_tf.training import checkpoints
 
-    plan, config = runner.plan_run(config)
+    asked = config
+    plan, config = runner.plan_run(asked)
+    precision.log_choices(asked, plan)
+    lock.refuse_if_held(config.output_dir)
+    for directory in sorted(pathlib.Path(config.output_dir).glob("*/checkpoints")):
+        checkpoints.check_format(directory)
     if not plan.uses_gpu:
         hide_gpus()
     with precision.prepared(config):

@@ -35,19 +35,21 @@ def run(config):
       DiskError: the output cannot be written.
       WorkerLost: another worker has ended.
     """
+    plan, resolved = plan_run(config)
+    if plan.worker > 0:
+        logging.set_verbosity(logging.ERROR)  # The chief logs for all workers.
     for flag in unread_flags(config):
         logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
-    plan, config = plan_run(config)
+    precision.log_choices(record.adopt(config, record.find_recorded(config)), plan)
+    config = resolved
     devices = open_devices(plan)
-    if not devices.is_chief:
-        logging.set_verbosity(logging.WARNING)  # The chief logs for all workers.
-    compare_workers(config, devices)
-    with precision.prepared(config):
+    with precision.prepared(config), explain_failures(config, devices):
+        compare_workers(config, devices)
         method = methods.find(config)
         examples = load.load_examples(config)
         with devices.scope():
             check_network(config, examples, method)
-        with explain_failures(config, devices), open_run(config, examples, devices) as work:
+        with open_run(config, examples, devices) as work:
             stored = work.finished_results()
             if stored is None:
                 results.write_data_tables(work)
@@ -126,16 +128,15 @@ def compare_workers(config, devices):
       config: the resolved Config of this worker.
       devices: `Devices`.
     """
-    own = flags.identity_lines(config)
-    chief = devices.broadcast_text("\n".join(own)).split("\n")
-    different = [f"{theirs} on worker 0, {line} on worker {devices.worker}"
-                 for theirs, line in zip(chief, own) if theirs != line]
-    if not devices.any(bool(different)):
-        return
-    reason = "; ".join(different) or "the error of another worker names the flags"
-    raise UserError(f"The workers of a run need the same settings, but they differ ({reason}). "
-                    "Start each with the same flags, and set those whose \"auto\" differs between "
-                    "the machines.")
+    texts = devices.gather_texts("\n".join(flags.identity_lines(config)))
+    chief, *others = [text.split("\n") for text in texts]
+    different = [f"{ours} on worker 0, {theirs} on worker {worker}"
+                 for worker, lines in enumerate(others, start=1)
+                 for ours, theirs in zip(chief, lines) if ours != theirs]
+    if different:
+        raise UserError(f"The workers of a run need the same settings, but they differ "
+                        f"({'; '.join(different)}). Start each with the same flags, and set those "
+                        "whose \"auto\" differs between the machines.")
 
 
 def check_network(config, examples, method):
@@ -163,7 +164,15 @@ def finish(work, method):
 
     Returns:
       dict, the contents of results.json.
+
+    Raises:
+      UserError: a method of the user's own has trained no stage, or not finished one.
     """
+    unfinished = [stage.name for stage in work.stages if stage.result is None]
+    if not work.stages or unfinished:
+        reason = f"left the stage {unfinished[0]!r} unfinished" if unfinished else "opened no stage"
+        raise UserError(f"--method={work.config.method} {reason}. Call run.stage(name).train(...) "
+                        "for each stage.")
     best = select(method.candidates(work.stages))
     export.export_saved_model(
         best.stage.load_network(best.network), work.path / "saved_model",

@@ -54,7 +54,8 @@ class GridPoint:
     def path(self):
         """pathlib.Path of the run's directory, relative to that of the grid."""
         directory = directory_name(self.noise, self.rate)
-        return pathlib.Path(self.method, directory, f"seed_{self.seed}")
+        # A colon in the name of a method would end the path in `docker run -v PATH:/models`.
+        return pathlib.Path(self.method.replace(":", "_"), directory, f"seed_{self.seed}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Outcome(GridPoint):
 
     def accuracy(self, name):
         """Returns one of `ACCURACIES` of a finished run, a fraction."""
-        teacher = self.results["stages"][-1]["teacher"]
         if name == "best":
             return self.results["best_accuracy"]
         if name == "last":
             return self.results["last_accuracy"]
-        return teacher["test_at_best"] if name == "ema_best" else teacher["test_last"]
+        teacher = self.results["stages"][-1].get("teacher", {})  # A user's method may have none.
+        return teacher.get({"ema_best": "test_at_best", "ema_last": "test_last"}[name])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Row:
 
     def accuracy(self, name):
         """Returns mean and standard error of one of `ACCURACIES`; see `mean_and_error`."""
-        return mean_and_error([run.accuracy(name) for run in self.finished])
+        values = [run.accuracy(name) for run in self.finished]
+        return mean_and_error([value for value in values if value is not None])
 
     @property
     def seconds(self):

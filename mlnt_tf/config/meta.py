@@ -4,6 +4,7 @@ import dataclasses
 
 from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import Section, setting
+from mlnt_tf.config.user_functions import is_function_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +61,17 @@ class MetaSettings(Section):
         0.5, "Weight of the teacher, next to the mentor, in the merged target at the end of an "
         "iteration.", minimum=0, maximum=1)
 
+    @property
+    def has_meta_loss(self):
+        """bool, whether the method takes the meta loss, for which it needs neighbors.
+
+        A method given as package.module:function is assumed to.
+        """
+        may_take_it = self.method == "mlnt" or is_function_name(self.method)
+        return may_take_it and self.num_synthetic > 0
+
     def check(self):
-        has_neighbors = self.method == "mlnt" and self.num_synthetic
-        within_batch = has_neighbors and self.neighbor_scope == "batch"
+        within_batch = self.has_meta_loss and self.neighbor_scope == "batch"
         if within_batch and self.num_neighbors >= self.batch_size:
             raise UserError(f"--num_neighbors={self.num_neighbors} needs a batch larger than "
                             f"{self.num_neighbors}, but --batch_size={self.batch_size}. Raise "

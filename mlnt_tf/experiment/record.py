@@ -12,6 +12,7 @@ from mlnt_tf.config import UserError, flags
 from mlnt_tf.files import artifacts, atomic, lock
 
 FLAGS_FILE = "flags.txt"
+DATA_FILE = "data.json"
 RESULTS_FILE = "results.json"
 # Settings whose "auto" depends on the machine.
 RESOLVED = ("precision", "jit_compile", "strategy", "neighbor_backend")
@@ -33,7 +34,8 @@ def find_recorded(config):
     if files <= {lock.LOCK_FILE, atomic.SCRATCH_PREFIX + FLAGS_FILE}:
         return None
     recorded = _read_flags(output_dir)
-    different = flags.differing(recorded, adopt(config, recorded))
+    # An earlier version recorded "auto". It then agrees with whatever this machine chooses.
+    different = flags.differing(adopt(recorded, config), adopt(config, recorded))
     if different:
         raise UserError(f"--output_dir={output_dir} holds another run ({'; '.join(different)}). "
                         "Choose another directory.")
@@ -82,8 +84,51 @@ def adopt(config, recorded):
 
 
 def identity(config):
-    """Returns the digest of the settings that change a run's results."""
-    return artifacts.digest_of(flags.identity_lines(config))
+    """Returns the digest of a run's settings: of those that change its results.
+
+    Settings at their default are left out, so that a later version with one more setting still
+    accepts the results of this one.
+    """
+    defaults = flags.identity_lines(type(config)())
+    return artifacts.digest_of(sorted(set(flags.identity_lines(config)) - set(defaults)))
+
+
+def data_digest(examples):
+    """Returns the digest of the training examples' ids and given labels."""
+    return artifacts.digest_of(examples.train.ids, examples.train.labels)
+
+
+def check_data(config, examples):
+    """Raises UserError if --output_dir holds a run on other training labels.
+
+    Args:
+      config: a Config.
+      examples: `Examples`.
+    """
+    path = pathlib.Path(config.output_dir) / DATA_FILE
+    recorded = artifacts.read_json(path, inputs=identity(config))
+    if recorded and recorded["labels"] != data_digest(examples):
+        raise UserError(f"--output_dir={config.output_dir} holds a run on other training labels "
+                        f"({recorded['examples']} examples there, {len(examples.train)} here). "
+                        "Restore the labels, or choose another --output_dir.")
+
+
+def write_data(config, examples):
+    """Records which training labels the run in --output_dir is on."""
+    artifacts.write_json(
+        pathlib.Path(config.output_dir) / DATA_FILE,
+        {"examples": len(examples.train), "labels": data_digest(examples)},
+        inputs=identity(config))
+
+
+def explicit_flags(config):
+    """Returns the names of the flags with which the run in --output_dir was begun, sorted.
+
+    A resumed run may have been given others, such as --flagfile=flags.txt.
+    """
+    path = pathlib.Path(config.output_dir) / FLAGS_FILE
+    head = path.read_text(encoding="utf-8").partition("\n")[0]
+    return sorted(word.removeprefix("--") for word in head.split() if word.startswith("--"))
 
 
 def finished_results(config):
@@ -95,5 +140,15 @@ def finished_results(config):
     recorded = find_recorded(config)
     if recorded is None:
         return None
-    path = pathlib.Path(config.output_dir) / RESULTS_FILE
-    return artifacts.read_json(path, inputs=identity(adopt(config, recorded)))
+    return read_results(pathlib.Path(config.output_dir), adopt(config, recorded))
+
+
+def read_results(directory, config):
+    """Returns the content of results.json in a directory, or None if there is no usable one.
+
+    Args:
+      directory: pathlib.Path.
+      config: the resolved Config of the run.
+    """
+    return artifacts.read_json(directory / RESULTS_FILE, inputs=identity(config),
+                               required=("stages", "exported", "test_accuracy"))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from mlnt_tf.config import WITHOUT_EFFECT
+from mlnt_tf.experiment import record
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
 from mlnt_tf.labels.filter import filter_statistics, keep_trusted, probability_of_labels
@@ -42,7 +43,8 @@ def write_suspects_and_summarize(run, exported):
         "seed": config.seed,
         "class_names": list(examples.class_names),
         "precision": keras.config.dtype_policy().name,
-        "explicit_flags": sorted(set(config.explicit or ()) - set(WITHOUT_EFFECT)),
+        "explicit_flags": [name for name in record.explicit_flags(config)
+                           if name not in WITHOUT_EFFECT],
         "noise": {"kind": config.noise,
                   "rate": config.noise_rate if config.noise_source.has_rate else None,
                   "realized_rate": examples.realized_rate},
@@ -64,13 +66,18 @@ def summarize_stages(stages, exported):
     Returns:
       dict. Accuracies are fractions.
     """
-    results = {stage.name: stage.result for stage in stages}
+    results = {}
+    for stage in stages:
+        results[stage.name] = {key: value for key, value in stage.result.items()
+                               if key != "networks"}
     exported_result = exported.stage.result
-    best, last = exported_result[exported.network], stages[-1].result[exported.network]
+    best = exported_result[exported.network]
+    # The last stage may lack a network of this name if the exported one is from an earlier stage.
+    last = stages[-1].result.get(exported.network, best)
     baselines = {}
     if "cross entropy" in results:
-        baselines["cross_entropy"] = results["cross entropy"]["student"]
-        baselines["cross_entropy_ema"] = results["cross entropy"]["teacher"]
+        baselines["cross_entropy"] = results["cross entropy"].get("student")
+        baselines["cross_entropy_ema"] = results["cross entropy"].get("teacher")
     return {
         "stages": [{"name": name, **result} for name, result in results.items()],
         **baselines,

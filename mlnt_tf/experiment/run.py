@@ -29,8 +29,7 @@ class Run:
         self.path = path
         self.stages = []
         self.report = {}
-        train = examples.train
-        self.inputs = artifacts.digest_of(record.identity(config), train.ids, train.labels)
+        self.inputs = artifacts.digest_of(record.identity(config), record.data_digest(examples))
 
     def stage(self, name):
         """Opens the next stage, in its own directory, and resumes it if it was interrupted.
@@ -51,8 +50,7 @@ class Run:
 
     def finished_results(self):
         """Returns the results if the run has finished, else None."""
-        return artifacts.read_json(self.path / record.RESULTS_FILE,
-                                   inputs=record.identity(self.config))
+        return record.read_results(self.path, self.config)
 
     def finish(self, results):
         """Writes results.json, which marks the run as finished."""
@@ -82,8 +80,12 @@ def open_run(config, examples, devices):
                 output_dir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock.hold_lock(output_dir))
                 # Another run may have begun in the directory before this one took the lock.
-                record.find_recorded(config)
-                atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
+                recorded = record.find_recorded(config)
+                record.check_data(config, examples)
+                # A run of an earlier version recorded "auto". A resumed run keeps the first record.
+                if recorded is None or flags.differing(recorded, config):
+                    atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
+                record.write_data(config, examples)
             except OSError as error:
                 raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). "
                                 "Choose another directory.") from error

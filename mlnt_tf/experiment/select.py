@@ -27,8 +27,20 @@ def last_student(stages):
 
 def select(candidates):
     """Returns the candidate with the highest validation accuracy. Ties go to the last one."""
-    best = candidates[0]
-    for candidate in candidates[1:]:
-        if candidate.validation_accuracy >= best.validation_accuracy:
-            best = candidate
-    return best
+    return _last_maximum(candidates, lambda candidate: candidate.validation_accuracy)
+
+
+def best_network(measured):
+    """Returns the name of a stage's network with the highest validation accuracy.
+
+    Ties go to the last one, so the teacher wins over the student.
+
+    Args:
+      measured: dict, see `Stage.measure`.
+    """
+    return _last_maximum(list(measured["validation"]),
+                         lambda name: measured[name]["best_validation"])
+
+
+def _last_maximum(items, key):
+    return max(reversed(items), key=key)

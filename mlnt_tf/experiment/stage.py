@@ -52,8 +52,11 @@ class Stage:
           UserError: a worker cannot read the chief's files.
         """
         directory = run.path / name.replace(" ", "_")
-        result = artifacts.read_json(directory / "result.json",
-                                     inputs=artifacts.digest_of(run.inputs, name))
+        result = artifacts.read_json(
+            directory / "result.json", inputs=artifacts.digest_of(run.inputs, name),
+            required=("validation", "student", "seconds"))
+        if result and not _networks_are_intact(directory, result):
+            result = None
         position, arrays = checkpoints.read_newest(directory / "checkpoints")
         state = np.int64([position.epoch, position.step, result is not None])
         if (run.devices.broadcast(state) != state).any():
@@ -61,6 +64,16 @@ class Stage:
                             "does not hold the chief's checkpoints. Use a directory that all "
                             "workers share.")
         return cls(run, name, directory=directory, result=result, position=position, arrays=arrays)
+
+    @property
+    def inputs(self):
+        """str, the digest of what the stage's result depends on."""
+        return artifacts.digest_of(self.run.inputs, self.name)
+
+    def discard(self):
+        """Makes a finished stage train again, because one of its files is lost."""
+        self.result = None
+        (self.directory / "result.json").unlink(missing_ok=True)
 
     @property
     def config(self):
@@ -76,7 +89,7 @@ class Stage:
 
     def network_path(self, name):
         """Returns the path of a best network, for example of the "student" or the "teacher"."""
-        return self.directory / f"{name}_best.keras"
+        return network_path(self.directory, name)
 
     def network(self, name):
         """Loads a best network on every device."""
@@ -252,11 +265,31 @@ class Stage:
           dict, the result with the stage's duration and peak memory.
         """
         peak_memory = max(host.peak_memory_mb(), self.position.peak_memory_mb)
-        self.result = {**result, "seconds": self.seconds(), "peak_memory_mb": peak_memory}
-        artifacts.write_json(self.directory / "result.json", self.result,
-                             inputs=artifacts.digest_of(self.run.inputs, self.name))
+        networks = {name: artifacts.file_digest(self.network_path(name))
+                    for name in result["validation"]}
+        self.result = {**result, "seconds": self.seconds(), "peak_memory_mb": peak_memory,
+                       "networks": networks}
+        artifacts.write_json(self.directory / "result.json", self.result, inputs=self.inputs)
         shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
         return self.result
+
+
+def network_path(directory, name):
+    """Returns the path of a best network in a stage's directory."""
+    return directory / f"{name}_best.keras"
+
+
+def _networks_are_intact(directory, result):
+    """Returns whether the best networks of a finished stage are those that its result describes.
+
+    An earlier version recorded no digests.
+    """
+    for name, digest in result.get("networks", {}).items():
+        path = network_path(directory, name)
+        if not path.is_file() or artifacts.file_digest(path) != digest:
+            logging.warning("%s is missing or damaged. Its stage is trained again.", path)
+            return False
+    return True
 
 
 def compile_model(model, config, *, learning_rate, **meta):

@@ -48,8 +48,7 @@ def matrix_for_run(run, train_baseline):
     matrix, _ = artifacts.load_or_compute(run.path / "transition.npy", compute,
                                           inputs=artifacts.digest_of(*inputs))
     run.report["transition"] = compare_matrices(source, matrix, true)
-    if not (run.path / "transition.png").exists():
-        plot_for_run(run, source, matrix, true)
+    plot_for_run(run, source, matrix, true)
     return matrix
 
 

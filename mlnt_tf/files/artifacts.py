@@ -1,9 +1,9 @@
 """Artifacts: results that are computed once, stored with a digest of their inputs, and then read.
 
-An artifact is a `.npy`, `.npz` or `.json` file with two more fields: the digest of its inputs, and
-a checksum of its content. A JSON artifact contains the fields. An array artifact has a JSON file
-with the same stem next to it, which is written last. An artifact whose fields do not match is
-computed again, with a warning.
+An artifact is a `.npy`, `.npz` or `.json` file with a stamp: the digest of its inputs, and a
+checksum of its content. A JSON artifact contains the stamp under the key "artifact". An array
+artifact has a JSON file with the same stem next to it, which is written last. An artifact whose
+stamp does not match is computed again, with a warning.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from absl import logging
 
 from mlnt_tf.files import atomic
 
-INPUTS = "inputs"
-CHECKSUM = "checksum"
+STAMP = "artifact"  # A key that no content may use.
 # What reading a damaged file may raise.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
+              zipfile.BadZipFile, zlib.error)
 
 
 def digest_of(*parts):
@@ -71,8 +71,23 @@ def load_or_compute(path, compute, *, inputs):
         if content is not None:
             _save(scratch, content)
         checksum = file_digest(scratch)
-    atomic.write_json(_sidecar(path), {**report, INPUTS: inputs, CHECKSUM: checksum})
+    atomic.write_json(_sidecar(path), {**report, STAMP: _stamp(inputs, checksum)})
     return _load(path), report
+
+
+def write(path, content, *, inputs):
+    """Writes an array or a dict of arrays as an artifact, in place of an existing one.
+
+    Args:
+      path: pathlib.Path, `.npy` or `.npz`.
+      content: array or dict of arrays.
+      inputs: str, the digest of everything that the content depends on.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    _sidecar(path).unlink(missing_ok=True)
+    load_or_compute(path, lambda scratch: content, inputs=inputs)
 
 
 def read(path, *, inputs):
@@ -91,12 +106,8 @@ def read(path, *, inputs):
         return None
     try:
         report = json.loads(sidecar.read_text(encoding="utf-8"))
-        stored_inputs, checksum = report.pop(INPUTS), report.pop(CHECKSUM)
-        if file_digest(path) != checksum:
-            return _warn(path, "its checksum does not match")
-        if stored_inputs != inputs:
-            return _warn(path, "it was computed from other inputs")
-        return _load(path), report
+        reason = _mismatch(report.pop(STAMP), inputs, file_digest(path))
+        return _warn(path, reason) if reason else (_load(path), report)
     except UNREADABLE as error:
         return _warn(path, str(error) or type(error).__name__)
 
@@ -106,23 +117,25 @@ def write_json(path, content, *, inputs):
 
     Args:
       path: pathlib.Path.
-      content: dict that JSON can represent.
+      content: dict that JSON can represent, without the key "artifact".
       inputs: str, the digest of everything that the content depends on.
 
     Raises:
       OSError: the file cannot be written.
     """
-    atomic.write_json(path, {**content, INPUTS: inputs, CHECKSUM: _json_checksum(content)})
+    atomic.write_json(path, {**content, STAMP: _stamp(inputs, _json_checksum(content))})
 
 
-def read_json(path, *, inputs):
+def read_json(path, *, inputs, required=()):
     """Reads a JSON artifact.
 
-    A file without digest and checksum was written by an earlier version. It is accepted as it is.
+    A file without a stamp was written by an earlier version. It is accepted if it has the required
+    keys.
 
     Args:
       path: pathlib.Path or str.
       inputs: str, the digest of the inputs it must have been computed from.
+      required: keys that a file without a stamp must have.
 
     Returns:
       dict, or None if there is no such file, or with a warning if it is damaged or was computed
@@ -133,19 +146,34 @@ def read_json(path, *, inputs):
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        stored_inputs, checksum = content.pop(INPUTS, None), content.pop(CHECKSUM, None)
-    except (*UNREADABLE, AttributeError, TypeError) as error:
-        return _warn(path, " ".join(str(error).split()))
-    if checksum is not None and checksum != _json_checksum(content):
-        return _warn(path, "its checksum does not match")
-    if stored_inputs is not None and stored_inputs != inputs:
-        return _warn(path, "it was computed from other inputs")
-    return content
+        stamp = content.pop(STAMP, None)
+        if stamp is None:
+            missing = [key for key in required if key not in content]
+            reason = f"it lacks {', '.join(missing)}" if missing else ""
+        else:
+            reason = _mismatch(stamp, inputs, _json_checksum(content))
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+    return _warn(path, reason) if reason else content
+
+
+def _stamp(inputs, checksum):
+    return {"inputs": inputs, "checksum": checksum}
+
+
+def _mismatch(stamp, inputs, checksum):
+    """Returns why a stored stamp does not match, or an empty str."""
+    if stamp["checksum"] != checksum:
+        return "its checksum does not match"
+    if stamp["inputs"] != inputs:
+        return "it was computed from other inputs"
+    return ""
 
 
 def _json_checksum(content):
-    """Returns the checksum of a dict, which does not depend on the order of its keys."""
-    return digest_of(json.dumps(content, sort_keys=True))
+    """Returns the checksum of a dict as JSON stores it, whatever the order of its keys."""
+    stored = json.loads(json.dumps(content))  # Keys that are numbers become text.
+    return digest_of(json.dumps(stored, sort_keys=True))
 
 
 def _sidecar(path):

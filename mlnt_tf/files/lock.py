@@ -12,6 +12,29 @@ from mlnt_tf.config import UserError
 LOCK_FILE = "lock"
 
 
+def refuse_if_held(directory):
+    """Raises UserError if another process holds the lock of an output directory.
+
+    Args:
+      directory: pathlib.Path or str. May be missing.
+    """
+    path = pathlib.Path(directory) / LOCK_FILE
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(directory, file.read().strip()) from error
+        except OSError:  # The file system has no locks.
+            return
+
+
+def _in_use(directory, holder):
+    return UserError(f"--output_dir={directory} is in use by {holder or 'another process'}. Wait "
+                     "for it, end it, or choose another directory.")
+
+
 @contextlib.contextmanager
 def hold_lock(directory):
     """Reserves an output directory for this process within a block.
@@ -33,8 +56,7 @@ def hold_lock(directory):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"--output_dir={directory} is in use by {holder or 'another process'}. "
-                            "Wait for it, end it, or choose another directory.") from error
+            raise _in_use(directory, holder) from error
         except OSError as error:  # The file system has no locks.
             logger.warning("%s cannot be locked (%s). Do not start a second run in it.", directory,
                            error.strerror)

@@ -100,36 +100,42 @@ class Devices:
 
         return self.strategy.distribute_datasets_from_function(local_parts)
 
-    def broadcast(self, array):
-        """Returns the chief's array on every worker. Waits for all workers.
+    def broadcast(self, array, *, source=0):
+        """Returns one worker's array on every worker. Waits for all workers.
 
         Args:
-          array: a numeric array of the same shape and dtype on every worker. Only the chief's
+          array: a numeric array of the same shape and dtype on every worker. Only the source's
             values are used.
+          source: int, the worker whose array it is. By default the chief.
 
         Returns:
           np.ndarray.
         """
         if self.workers == 1:
             return np.asarray(array)
-        contribution = tf.constant(array) if self.is_chief else tf.zeros_like(array)
+        is_source = self.worker == source
+        contribution = tf.constant(array) if is_source else tf.zeros_like(array)
         total = self.sum(contribution)
-        return total // (self.replicas // self.workers)  # Each of the chief's replicas adds it.
+        return total // (self.replicas // self.workers)  # Each of the source's replicas adds it.
 
-    def broadcast_text(self, text):
-        """Returns the chief's text on every worker. Waits for all workers.
+    def gather_texts(self, text):
+        """Returns the texts of all workers, a list of str in their order. Waits for all workers.
 
         Args:
-          text: str, used on the chief only.
+          text: str, this worker's.
         """
+        return [self._broadcast_text(text, source) for source in range(self.workers)]
+
+    def _broadcast_text(self, text, source):
+        """Returns one worker's text on every worker."""
         if self.workers == 1:
             return text
         encoded = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
-        length = int(self.broadcast(np.int64(len(encoded))))
+        length = int(self.broadcast(np.int64(len(encoded)), source=source))
         array = np.zeros(length, np.int64)
-        if self.is_chief:
+        if self.worker == source:
             array[:] = encoded
-        return bytes(self.broadcast(array).astype(np.uint8)).decode()
+        return bytes(self.broadcast(array, source=source).astype(np.uint8)).decode()
 
     def any(self, flag):
         """Returns whether the flag is True on any worker, a bool. Waits for all workers."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 
 import tensorflow as tf
 
@@ -58,6 +59,10 @@ def plan_devices(config, *, environment=os.environ):
     if strategy == "auto":
         strategy = _strategy_for(cluster, len(devices))
     workers, worker = (), 0
+    if cluster and strategy != "multi_worker":
+        raise UserError(f"--strategy={strategy} is for one process, but TF_CONFIG has "
+                        f"{len(cluster[0])} workers. Unset TF_CONFIG, or use "
+                        "--strategy=multi_worker.")
     if strategy == "multi_worker":
         if cluster is None:
             raise UserError("--strategy=multi_worker needs TF_CONFIG with at least two workers. "
@@ -105,7 +110,7 @@ def _check_replicas(config, replicas):
                         f"{' or '.join(choices)}.")
     if replicas == 1:
         return
-    if config.meta_every > 1 and config.method == "mlnt" and config.num_synthetic:
+    if config.meta_every > 1 and config.has_meta_loss:
         raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} "
                         "replicas. Use --meta_every=1 or --strategy=single.")
     if config.sync_batch_norm and config.jit_compile == "true":
@@ -134,9 +139,17 @@ def read_cluster(text):
         index = int(task["index"])
         if task["type"] != "worker" or not 0 <= index < len(workers) or len(content["cluster"]) > 1:
             raise ValueError("the cluster may hold workers only, and the task must be one of them")
+        if not isinstance(workers, list) or not all(map(_is_address, workers)):
+            raise ValueError("the workers must be a list of host:port")
     except (ValueError, KeyError, TypeError) as error:
+        shown = " ".join(text.split())[:200]
         raise UserError(
-            f"TF_CONFIG={text[:200]} cannot be used ({error}). Write "
+            f"TF_CONFIG={shown} cannot be used ({error}). Write "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
             "or start the run with launch/multi_worker.sh.") from error
     return (workers, index) if len(workers) > 1 else None
+
+
+def _is_address(value):
+    """Returns whether a value is a str of the form host:port."""
+    return isinstance(value, str) and re.fullmatch(r".+:\d+", value) is not None

@@ -37,8 +37,6 @@ def prepare(config):
 def resolve(config, plan):
     """Returns the Config with "auto" replaced in all settings that the machine decides.
 
-    The choices and their reasons are logged.
-
     Args:
       config: a Config.
       plan: its `DevicePlan`.
@@ -48,23 +46,33 @@ def resolve(config, plan):
     """
     from mlnt_tf.neighbors.scann import usable_scann
 
-    precision, precision_reason = _precision(config, plan)
-    jit_compile, jit_reason = _jit_compile(config, plan)
-    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU",
-                 precision, precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
+    precision, _ = _precision(config, plan)
+    jit_compile, _ = _jit_compile(config, plan)
     backend = config.neighbor_backend
-    searches_dataset = (config.method == "mlnt" and config.num_synthetic
-                        and config.neighbor_scope == "dataset")
+    searches_dataset = config.has_meta_loss and config.neighbor_scope == "dataset"
     if backend != "exact" and searches_dataset:
         backend = "scann" if usable_scann(backend) else "exact"
     return dataclasses.replace(config, strategy=plan.strategy, precision=precision,
                                jit_compile=jit_compile, neighbor_backend=backend)
 
 
+def log_choices(config, plan):
+    """Logs the device, and precision and XLA with the reason for each.
+
+    Args:
+      config: the Config with the settings that `resolve` started from.
+      plan: its `DevicePlan`.
+    """
+    precision, precision_reason = _precision(config, plan)
+    jit_compile, jit_reason = _jit_compile(config, plan)
+    logging.info("device %s; precision %s (%s); XLA %s (%s)", "GPU" if plan.uses_gpu else "CPU",
+                 precision, precision_reason, "on" if jit_compile == "true" else "off", jit_reason)
+
+
 def _precision(config, plan):
     """Returns (precision, reason)."""
     if config.precision != "auto":
-        return config.precision, "set by --precision"
+        return config.precision, "given or recorded"
     if plan.uses_gpu:
         device = "GPU"
         is_native = gpu_has_tensor_cores(tf.config.list_physical_devices("GPU")[0])
@@ -81,7 +89,7 @@ def _jit_compile(config, plan):
     if plan.replicas > 1 and config.sync_batch_norm:
         return "false", "replicas exchange batch statistics inside the step"
     if config.jit_compile != "auto":
-        return config.jit_compile, "set by --jit_compile"
+        return config.jit_compile, "given or recorded"
     if plan.uses_gpu:
         return "true", "faster on a GPU"
     return "false", "slower on a CPU, because it bypasses oneDNN's convolutions"

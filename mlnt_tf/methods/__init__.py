@@ -59,13 +59,13 @@ def find(config):
         train = module.train
     else:
         train = _bind(config, import_function("method", config.method))
-        train = _explain_failures(config, train)
+        train = _explain_failures(config.method, train)
         module = importlib.import_module(config.method.partition(":")[0])
     return Method(
         train=train,
-        check=_optional(module, "check"),
-        candidates=_optional(module, "candidates") or last_student,
-        planned_epochs=_optional(module, "planned_epochs") or _plan_one_stage)
+        check=_optional(config, module, "check", 3),
+        candidates=_optional(config, module, "candidates", 1) or last_student,
+        planned_epochs=_optional(config, module, "planned_epochs", 2) or _plan_one_stage)
 
 
 def _bind(config, function):
@@ -84,24 +84,35 @@ def _bind(config, function):
     return functools.partial(function, **arguments)
 
 
-def _explain_failures(config, train):
-    """Returns the user's `train` with each of its exceptions turned into a one-line UserError."""
-    @functools.wraps(train)
-    def train_or_explain(run):
+def _explain_failures(name, function):
+    """Returns a user's function with each of its exceptions turned into a one-line UserError."""
+    @functools.wraps(function)
+    def call_or_explain(*args):
         try:
-            return train(run)
+            return function(*args)
         except EXPLAINED_BY_RUNNER:
             raise
         except Exception as error:  # The user's code may raise anything.
-            raise failure("method", config.method, error) from error
+            raise failure("method", name, error) from error
 
-    return train_or_explain
+    return call_or_explain
 
 
-def _optional(module, name):
-    """Returns the module's function of this name, or None."""
+def _optional(config, module, name, num_arguments):
+    """Returns the module's function of this name, or None.
+
+    A function of the same name in a user's module that takes other arguments is not meant.
+    """
     function = getattr(module, name, None)
-    return function if callable(function) else None
+    if not callable(function):
+        return None
+    if config.method in METHODS:
+        return function
+    try:
+        inspect.signature(function).bind(*[None] * num_arguments)
+    except (TypeError, ValueError):
+        return None
+    return _explain_failures(f"{module.__name__}:{name}", function)
 
 
 def _plan_one_stage(config, examples):

@@ -12,7 +12,7 @@ from absl import logging
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.data.targets import Targets
-from mlnt_tf.experiment.select import Candidate, select
+from mlnt_tf.experiment.select import Candidate, best_network, select
 from mlnt_tf.experiment.stage import learning_rate_schedule
 from mlnt_tf.files import artifacts
 from mlnt_tf.labels.filter import (
@@ -289,11 +289,11 @@ def iteration_batches(stage, iteration, targets, neighbor_columns, num_synthetic
     epochs = stage.config.epochs
     search_in_batch = stage.config.neighbor_scope == "batch" and num_synthetic > 0
 
-    def batches_of_all():
-        return stage.batches(epochs, whole_batches=search_in_batch, **neighbor_columns)
+    def batches_of_all(**columns):
+        return stage.batches(epochs, whole_batches=search_in_batch, **neighbor_columns, **columns)
 
     if iteration == 1:
-        return batches_of_all()
+        return batches_of_all(targets=targets)
     batches_of_selected = stage.batches(epochs, targets=targets, stream=1)
     if not num_synthetic:
         return batches_of_selected
@@ -313,15 +313,6 @@ def meta_settings(config, examples, iteration):
         learning_rate = learning_rate_schedule(config, examples.steps_per_epoch, config.epochs)
         rate = schedules.StepDecay(rate, learning_rate.boundary)
     return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
-
-
-def best_network(measured):
-    """Returns the name of the network with the highest validation accuracy.
-
-    Ties go to the later entry, so the teacher wins over the student.
-    """
-    names = reversed(measured["validation"])
-    return max(names, key=lambda name: measured[name]["best_validation"])
 
 
 def warn_if_the_baseline_is_better(baseline, exported):

@@ -10,10 +10,11 @@ from absl import logging
 from mlnt_tf import losses
 from mlnt_tf.data.targets import Targets
 from mlnt_tf.experiment.stage import learning_rate_schedule
-from mlnt_tf.files import atomic
+from mlnt_tf.files import artifacts, atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.training import checkpoints, schedules
 
+LABELS_FILE = "soft_labels.npy"
 AVERAGED_EPOCHS = 10  # A label is the mean prediction of this many epochs.
 # The paper's ratio for symmetric noise 0.7: learning rate 0.08 in stage 1, 0.2 in stage 2.
 STAGE1_LEARNING_RATE_FACTOR = 0.4
@@ -33,15 +34,18 @@ def train(run):
         return JointOptimization(network, labels=given, alpha=config.joint_alpha,
                                  beta=config.joint_beta)
 
-    update = UpdateLabels(first.directory, start=config.joint_start, kind=config.joint_labels,
-                          true_labels=train_split.true_labels)
+    labels_path = first.directory / LABELS_FILE
+    if first.result is not None and artifacts.read(labels_path, inputs=first.inputs) is None:
+        first.discard()
+    update = UpdateLabels(first.directory, inputs=first.inputs, start=config.joint_start,
+                          kind=config.joint_labels, true_labels=train_split.true_labels)
     has_true_labels = (train_split.true_labels >= 0).any()
     result = first.train(
         new_model, epochs=config.joint_stage_epochs, learning_rate=stage1_learning_rate(config),
         also=[update], curves=("label_accuracy",) if has_true_labels else ())
     shutil.rmtree(first.directory / "predictions", ignore_errors=True)
 
-    labels = np.load(first.directory / "soft_labels.npy")
+    labels, _ = artifacts.read(labels_path, inputs=first.inputs)
     second = run.stage("joint retraining")
     second.train(CrossEntropy, targets=Targets(train_split.labels, probabilities=labels),
                  learning_rate=stage2_learning_rate(second))
@@ -154,15 +158,17 @@ class UpdateLabels(keras.callbacks.Callback):
 
     Args:
       directory: pathlib.Path, for these files, and for soft_labels.npy at the end.
+      inputs: str, the digest of what soft_labels.npy depends on.
       start: int, at least 1, number of epochs before the first update.
       kind: "soft", or "hard" for one-hot labels of the most likely class.
       true_labels: int32 [n], -1 where unknown. The fraction of correct labels is logged as
         `label_accuracy`.
     """
 
-    def __init__(self, directory, *, start, kind, true_labels):
+    def __init__(self, directory, *, inputs, start, kind, true_labels):
         super().__init__()
         self.directory = directory
+        self.inputs = inputs
         self.start = start
         self.kind = kind
         self.true_labels = true_labels
@@ -204,5 +210,5 @@ class UpdateLabels(keras.callbacks.Callback):
         return np.eye(mean.shape[1], dtype=np.float32)[mean.argmax(axis=1)]
 
     def on_train_end(self, logs=None):
-        with atomic.replacing(self.directory / "soft_labels.npy") as scratch:
-            np.save(scratch, self.model.labels.numpy())
+        artifacts.write(self.directory / LABELS_FILE, self.model.labels.numpy(),
+                        inputs=self.inputs)
