@@ -102,7 +102,7 @@ class UpdateLabels(keras.callbacks.Callback):
         with atomic.replacing(self.path(epoch)) as scratch:
             np.save(scratch, self.model.predicted.numpy())
         for path in sorted(self.path(epoch).parent.glob("*.npy")):
-            if path < self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.KEPT, 0)):
+            if path < self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.MAX_CHECKPOINTS, 0)):
                 path.unlink()
         if epoch + 1 >= self.start:
             self.model.labels.assign(self.renewed(epoch))
