@@ -66,6 +66,7 @@ def report(config):
     from mlnt_tf.data.images import scan
     from mlnt_tf.data.load import build_examples
     from mlnt_tf.data.sources import load_source
+    from mlnt_tf.experiment import record
 
     method = methods.find(config)
     # Bad images are refused below, after all of them have been listed.
@@ -75,14 +76,15 @@ def report(config):
     print_splits(config, source, splits)
     print_sizes(source)
     print_classes(source.class_names, splits)
-    for record, reason in source.bad_images:
-        print(f"cannot be decoded: {record}: {reason}")
+    for path, reason in source.bad_images:
+        print(f"cannot be decoded: {path}: {reason}")
     print_duplicates(splits)
     print_machine(config)
     total = sum(map(len, splits.values())) + len(source.bad_images)
     scan.check_bad_images(source.bad_images, total, config.max_bad_images,
                                 lists="all are listed above")
     examples = build_examples(source, config)
+    record.check_data(config, examples)
     runner.check_network(config, examples, method)
     print_memory(examples, config)
     print_time(examples, config, method)

@@ -1,26 +1,78 @@
-"""Progress of a long computation in the log."""
+"""Progress of a long computation: the amount done, the time left, and when to log the next line."""
 
 import time
 
 from absl import logging
 
-LOG_INTERVAL = 20.0  # seconds
-
 
 class Progress:
-    """Logs how far a long search has come, and how long it will take."""
+    """Measures the progress of a computation and estimates the remaining time.
 
-    def __init__(self, total):
+    Args:
+      total: number, the amount of work in any unit, for example comparisons or epochs.
+      done: number, the amount that was done before, for example by an interrupted process. The
+        estimate ignores it.
+      interval: float, seconds between two log lines.
+    """
+
+    def __init__(self, total, *, done=0, interval=20.0):
         self.total = total
-        self.done = 0
-        self.began = time.monotonic()
-        self.told = self.began
+        self.done = done
+        self.interval = interval
+        self._initially_done = done
+        self._started = time.monotonic()
+        self._last_line = self._started
 
-    def add(self, count):
-        self.done += count
-        now = time.monotonic()
-        if now - self.told > LOG_INTERVAL:
-            self.told = now
-            share = self.done / self.total
-            remaining = (now - self.began) * (1 - share) / share
-            logging.info("neighbors: %.0f %%, about %.0f s to go", 100 * share, remaining)
+    def add(self, amount):
+        """Adds to the amount that is done."""
+        self.done += amount
+
+    @property
+    def elapsed(self):
+        """Seconds since the object was created."""
+        return time.monotonic() - self._started
+
+    @property
+    def remaining(self):
+        """Estimated seconds until everything is done, or None before anything is done."""
+        done = self.done - self._initially_done
+        if done <= 0:
+            return None
+        return self.elapsed / done * (self.total - self.done)
+
+    @property
+    def line_is_due(self):
+        """Whether `interval` seconds have passed since the last log line."""
+        return time.monotonic() - self._last_line > self.interval
+
+    def restart_interval(self):
+        """Counts `interval` from now on, because a line has just been logged."""
+        self._last_line = time.monotonic()
+
+    def log_if_due(self, task):
+        """Logs the percentage done and the remaining time, at most once per `interval`."""
+        if self.line_is_due:
+            self.restart_interval()
+            logging.info("%s: %3.0f %%  ETA %s", task, 100 * self.done / self.total,
+                         format_duration(self.remaining))
+
+
+def format_duration(seconds):
+    """Returns a duration in s, min or h, right-aligned in six characters.
+
+    Args:
+      seconds: float, or None for an unknown duration.
+    """
+    if seconds is None:
+        text = "?"
+    elif seconds < 9.95:
+        text = f"{seconds:.1f} s"
+    elif seconds < 119.5:
+        text = f"{seconds:.0f} s"
+    elif seconds < 99.5 * 60:
+        text = f"{seconds / 60:.0f} min"
+    elif seconds < 9.95 * 3600:
+        text = f"{seconds / 3600:.1f} h"
+    else:
+        text = f"{seconds / 3600:.0f} h"
+    return f"{text:>6}"

@@ -55,7 +55,7 @@ def finished(tmp_path_factory):
 
             if method in INTERRUPTED:
                 with pytest.MonkeyPatch.context() as patched:
-                    patched.setattr(callbacks.Progress, "on_train_batch_end", stop)
+                    patched.setattr(callbacks.EpochLog, "on_train_batch_end", stop)
                     assert run(method, place, "--checkpoint_every=1") == 130
             assert run(method, place, "--checkpoint_every=1") == 0
             places[method] = place

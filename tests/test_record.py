@@ -75,7 +75,7 @@ def test_a_run_begun_with_another_precision_resumes_in_it(tmp_path, monkeypatch)
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
     assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'whole'}"]) == 0
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mlnt_tf.training.callbacks.Progress.on_epoch_end", stop)
+        patched.setattr("mlnt_tf.training.callbacks.EpochLog.on_epoch_end", stop)
         assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'cut'}"]) == 130
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
     assert train.main(["train", *TINY, "--epochs=2", f"--output_dir={tmp_path / 'cut'}"]) == 0

@@ -1,3 +1,5 @@
+"""The moving average of the student: `StudentTeacher` with `EmaTeacher`."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,56 +9,67 @@ import mlnt_tf
 import tiny
 
 
-def fitted(steps=6, *, steps_per_execution=1, epochs=1, learning_rate=.2, **teacher):
+def trained(steps=6, *, steps_per_execution=1, epochs=1, learning_rate=.2, **teacher):
+    """A model trained with `EmaTeacher(**teacher)`, and the history of its logs."""
     model = mlnt_tf.MLNT(tiny.dense(), num_synthetic=1)
-    model.compile(learning_rate=learning_rate, meta_rate=.1, steps_per_execution=steps_per_execution)
-    history = model.fit(tiny.dataset(steps).repeat(epochs), epochs=epochs, steps_per_epoch=steps, verbose=0, shuffle=False,
-                        validation_data=tiny.dataset(1), callbacks=[mlnt_tf.EmaTeacher(**teacher)]).history
+    model.compile(learning_rate=learning_rate, meta_rate=.1,
+                  steps_per_execution=steps_per_execution)
+    history = model.fit(tiny.dataset(steps).repeat(epochs), epochs=epochs, steps_per_epoch=steps,
+                        verbose=0, shuffle=False, validation_data=tiny.dataset(1),
+                        callbacks=[mlnt_tf.EmaTeacher(**teacher)]).history
     return model, history
 
 
-def test_it_starts_at_the_students_weights():
-    model, _ = fitted(learning_rate=1e-12, decay=0.5)
+def assert_equal_weights(network, expected, atol=0.0):
+    for actual, weight in zip(tiny.weights(network), expected, strict=True):
+        np.testing.assert_allclose(actual, weight, rtol=0, atol=atol)
+
+
+def test_average_starts_at_the_weights_of_the_student():
+    model, _ = trained(learning_rate=1e-12, decay=0.5)
     model.compile(learning_rate=1e-12, meta_rate=0.0)
     model.student.set_weights([weight + 1 for weight in model.student.get_weights()])
     model.fit(tiny.dataset(1), verbose=0, callbacks=[mlnt_tf.EmaTeacher(.99)])
-    for mine, theirs in zip(tiny.weights(model.teacher), tiny.weights(model.student)):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert_equal_weights(model.teacher, tiny.weights(model.student), atol=1e-5)
 
 
 @pytest.mark.parametrize("steps_per_execution", [2, 3, 6])
-def test_it_is_right_at_any_steps_per_execution(steps_per_execution):
-    expected, model = fitted(decay=.9)[0], fitted(decay=.9, steps_per_execution=steps_per_execution)[0]
-    for mine, theirs in zip(tiny.weights(model.teacher), tiny.weights(expected.teacher)):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+def test_average_does_not_depend_on_steps_per_execution(steps_per_execution):
+    expected, _ = trained(decay=.9)
+    model, _ = trained(decay=.9, steps_per_execution=steps_per_execution)
+    assert_equal_weights(model.teacher, tiny.weights(expected.teacher), atol=1e-6)
 
 
-def test_gamma_changes_at_the_end_of_the_ramp():
-    """Decay 0 copies the student until step 3; afterwards the teacher lags behind it."""
-    early = fitted(3, decay=.999, decay_start=0.0, ramp_steps=3)[0]
-    for mine, theirs in zip(tiny.weights(early.teacher), tiny.weights(early.student)):
-        np.testing.assert_array_equal(mine, theirs)
-    _, history = fitted(3, epochs=2, decay=.999, decay_start=.5, ramp_steps=3)
+def test_decay_of_zero_copies_the_student_during_the_ramp():
+    model, _ = trained(3, decay=.999, decay_start=0.0, ramp_steps=3)
+    assert_equal_weights(model.teacher, tiny.weights(model.student))
+
+
+def test_decay_changes_at_the_end_of_the_ramp():
+    _, history = trained(3, epochs=2, decay=.999, decay_start=.5, ramp_steps=3)
     np.testing.assert_allclose(history["ema_decay"], [.5, .999], atol=1e-6)
 
 
-def test_without_the_callback_the_teacher_stands_still():
+def test_without_the_callback_the_teacher_is_never_updated():
     model = mlnt_tf.MLNT(tiny.dense(), num_synthetic=1)
     model.compile(learning_rate=.2, meta_rate=.1)
     model.fit(tiny.dataset(3), verbose=0)
-    for mine, theirs in zip(tiny.weights(model.teacher), tiny.weights(tiny.dense())):
-        np.testing.assert_array_equal(mine, theirs)
+    assert_equal_weights(model.teacher, tiny.weights(tiny.dense()))
 
 
-def test_it_is_validated_beside_the_student():
-    model, history = fitted(decay=.5)
+def test_teacher_is_validated_next_to_the_student():
+    model, history = trained(decay=.5)
     batch = tiny.batch()
-    predicted = model.teacher(batch["image"]).numpy().argmax(axis=1)
-    assert history["val_teacher_accuracy"][-1] == pytest.approx((predicted == batch["label"].numpy()).mean())
+    for name, network in (("val_accuracy", model.student),
+                          ("val_teacher_accuracy", model.teacher)):
+        predictions = network(batch["image"]).numpy().argmax(axis=1)
+        accuracy = (predictions == batch["label"].numpy()).mean()
+        assert history[name][-1] == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize("kwargs", [dict(decay=1.0), dict(decay=.9, decay_start=-.1), dict(statistics="none")])
-def test_bad_arguments_are_refused(kwargs):
+@pytest.mark.parametrize("kwargs", [
+    dict(decay=1.0), dict(decay=.9, decay_start=-.1), dict(statistics="none")])
+def test_ema_teacher_refuses_bad_arguments(kwargs):
     with pytest.raises(ValueError, match="Received"):
         mlnt_tf.EmaTeacher(**kwargs)
 
@@ -79,7 +92,7 @@ class TwoStudents(mlnt_tf.CrossEntropy):
 
 
 @pytest.mark.parametrize("called_before_compile", [False, True])
-def test_every_network_is_validated_and_averaged(called_before_compile):
+def test_every_network_is_validated_and_every_pair_averaged(called_before_compile):
     model = TwoStudents(tiny.dense(), tiny.dense(seed=5))
     if called_before_compile:  # Keras then refuses new tracked metrics.
         model(tiny.batch()["image"])
@@ -95,8 +108,8 @@ def test_every_network_is_validated_and_averaged(called_before_compile):
         monitor = "val_accuracy" if name == "student" else f"val_{name}_accuracy"
         correct = np.argmax(network(images), axis=1) == labels
         assert history[monitor][-1] == pytest.approx(np.mean(correct)), name
-    for mine, theirs in zip(tiny.weights(model.second_teacher), tiny.weights(tiny.dense(seed=5))):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)  # It took its student's weights.
+    # The second student is not trained, so its teacher still has its initial weights.
+    assert_equal_weights(model.second_teacher, tiny.weights(tiny.dense(seed=5)), atol=1e-6)
 
 
 def test_validation_metrics_are_reset_and_saved():
@@ -114,11 +127,10 @@ def test_validation_metrics_are_reset_and_saved():
 
 
 def test_configuring_the_teacher_of_a_resumed_run_keeps_its_average():
-    model, _ = fitted(3, decay=.9)
+    model, _ = trained(3, decay=.9)
     before = tiny.weights(model.teacher)
     model.configure_teacher(decay=.99, decay_start=.5, ramp_steps=7, statistics="averaged")
-    for mine, theirs in zip(tiny.weights(model.teacher), before):
-        np.testing.assert_array_equal(mine, theirs)
+    assert_equal_weights(model.teacher, before)
     assert float(model.decay_start) == pytest.approx(.5)
     assert float(model.decay_end) == pytest.approx(.99)
     assert int(model.decay_boundary) == 7 and model.teacher_statistics == "averaged"

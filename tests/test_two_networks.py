@@ -92,7 +92,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(finished, tmp_path, monkeyp
 
     flags = ["train", *TINY, "--method_args=keep=0.5", f"--output_dir={tmp_path / 'cut'}"]
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.Progress, "on_train_batch_end", stop)
+        patched.setattr(callbacks.EpochLog, "on_train_batch_end", stop)
         assert train.main(flags) == 130
     assert train.main(flags) == 0
     assert kill.contents(tmp_path / "cut") == kill.contents(finished)

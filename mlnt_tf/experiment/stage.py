@@ -217,8 +217,8 @@ class Stage:
                 epochs=epochs, steps_per_epoch=examples.steps_per_epoch,
                 validation_data=devices.distributed(validation), verbose=0, shuffle=False,
                 callbacks=[callbacks.StopOnNonFinite(), teacher, *also, saving, *best,
-                           callbacks.Progress(self.name, epochs),
-                           callbacks.Logs(self.directory, position.history)])
+                           callbacks.EpochLog(self.name, epochs, position),
+                           callbacks.TensorBoardLogs(self.directory, position.history)])
         return self.measure(model, saving.history, curves)
 
     def restore(self, model):

@@ -23,7 +23,8 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
     is then the mean over r of v_r - alpha H_r (1/R) sum_s v_s. Here v_r is the gradient of J_r at
     theta' and H_r the Hessian of L_r at theta. First order omits the second term.
 
-    Args, returns: as for `objective.meta_gradient`. `reduce` is called once, in full order twice.
+    Args and returns: as for `objective.meta_gradient`. `reduce` is called once, or twice in full
+    order.
     """
     like_weights = [tf.TensorSpec(weight.shape, weight.dtype) for weight in theta]
     like_images = tf.TensorSpec(images.shape, images.dtype)

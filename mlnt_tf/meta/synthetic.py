@@ -1,4 +1,4 @@
-"""Synthetic label noise: labels transferred from near neighbors (paper section 3.1)."""
+"""Synthetic label noise: labels transferred from near neighbors (paper section 3.2)."""
 
 import tensorflow as tf
 

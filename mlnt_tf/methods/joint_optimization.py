@@ -193,7 +193,7 @@ class UpdateLabels(keras.callbacks.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(path) as scratch:
             np.save(scratch, self.model.predicted.numpy())
-        oldest = self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.KEPT, 0))
+        oldest = self.path(max(epoch + 1 - AVERAGED_EPOCHS - checkpoints.MAX_CHECKPOINTS, 0))
         for other in sorted(path.parent.glob("*.npy")):
             if other < oldest:
                 other.unlink()

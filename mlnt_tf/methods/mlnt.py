@@ -15,6 +15,7 @@ from mlnt_tf.meta.pure_network import pure_network
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models.surgery import split_network
 from mlnt_tf.training import schedules
+from mlnt_tf.training.keras_internals import nested_layers
 from mlnt_tf.training.optimizers import CoupledSGD
 from mlnt_tf.training.student_teacher import Untracked
 
@@ -40,7 +41,7 @@ class MLNT(CrossEntropy):
       inner_rate: alpha, the step size of the inner gradient step.
       meta_order: "first" treats the inner gradient as a constant, "full" differentiates through it.
       fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of
-        the network (see `mlnt_tf.models.registry.split_network`) or the "head", its last layer. The
+        the network (see `mlnt_tf.models.surgery.split_network`) or the "head", its last layer. The
         other layers run once per step instead of M times.
       meta_every: a meta update every so many steps. The other steps are cross entropy.
       synthetic_parallelism: how many of the M label sets run side by side. It does not change the
@@ -229,8 +230,7 @@ class MLNT(CrossEntropy):
     @property
     def synchronized(self):
         """Whether the replicas synchronize within the network's forward pass."""
-        layers = self.student._flatten_layers(include_self=False, recursive=True)
-        return any(getattr(layer, "synchronized", False) for layer in layers)
+        return any(getattr(layer, "synchronized", False) for layer in nested_layers(self.student))
 
     def targets(self, images, step):
         """The target s of the consistency loss, [batch, classes]: the teacher's prediction.
@@ -295,7 +295,7 @@ def _check_choice(name, value, choices):
 
 
 def _refuse_broken_second_order(network):
-    for layer in network._flatten_layers(include_self=False, recursive=True):
+    for layer in nested_layers(network):
         if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
             raise ValueError(
                 "meta_order='full' needs second derivatives, which are wrong in Keras's "

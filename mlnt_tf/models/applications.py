@@ -1,4 +1,4 @@
-"""Networks of Keras Applications, with their weights and the normalization these were trained with."""
+"""Networks of Keras Applications, with their pretrained weights and their normalization."""
 
 import inspect
 import os
@@ -10,7 +10,7 @@ from mlnt_tf.config import UserError
 from mlnt_tf.models.layers import fuse_batch_norm
 from mlnt_tf.models.resnet import classifier
 
-NAMES = {"resnet50": "ResNet50"}  # more names of ours come as keras:NAME
+NAMES = {"resnet50": "ResNet50"}  # Names without "keras:".
 
 
 def is_application(model):
@@ -18,23 +18,27 @@ def is_application(model):
     return model in NAMES or model.startswith("keras:")
 
 
-def application_of(model):
-    """The function of `keras.applications` that --model names.
+def find_application(model):
+    """Returns the function of `keras.applications` that --model names.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: Keras has no network of this name.
     """
     name = NAMES.get(model, model.removeprefix("keras:"))
     function = getattr(keras.applications, name, None)
     if not inspect.isfunction(function):
-        known = [name for name, value in vars(keras.applications).items() if inspect.isfunction(value)]
-        raise UserError(f"--model={model} is not known: Keras has {', '.join(sorted(known))}.")
+        names = sorted(name for name, value in vars(keras.applications).items()
+                       if inspect.isfunction(value))
+        raise UserError(f"--model={model} is not known. Keras has {', '.join(names)}.")
     return function
 
 
 def normalization(model):
-    """The `preprocess_input` of a network: RGB images in 0 to 255, [..., height, width, 3], to float32."""
-    preprocess_input = inspect.getmodule(application_of(model)).preprocess_input
+    """Returns the `preprocess_input` function of a network.
+
+    It maps RGB images [..., height, width, 3] in 0 to 255 to float32 images.
+    """
+    preprocess_input = inspect.getmodule(find_application(model)).preprocess_input
 
     def normalize(images):
         images = keras.ops.cast(images, "float32")
@@ -44,51 +48,71 @@ def normalization(model):
 
 
 def build(model, *, input_shape, num_classes, pretrained_weights="none"):
-    """A network of Keras Applications up to its last features, pooled, then logits; fused batch normalization.
+    """Builds a network of Keras Applications with a new layer of logits.
+
+    The features are averaged over all pixels, and batch normalization is fused.
 
     Args:
       model: "resnet50" or "keras:NAME".
       input_shape: (height, width, 3).
-      num_classes: of the logits, whose layer is new.
-      pretrained_weights: "none", "imagenet", or a file of weights without the top, as Keras offers and saves them.
+      num_classes: int, the number of logits.
+      pretrained_weights: "none", "imagenet", or the path of a weights file without the top layer,
+        in the format of `keras.Model.save_weights`.
 
     Returns:
-      a functional model, float images [batch, height, width, 3] to float32 logits [batch, classes].
+      A functional model that maps float images [batch, height, width, 3] to float32 logits [batch,
+      classes].
 
     Raises:
-      UserError: weights that cannot be had or do not fit, or images it cannot take.
+      UserError: the weights cannot be downloaded or do not fit the network, or the network cannot
+        process images of this shape.
     """
-    function = application_of(model)
+    function = find_application(model)
     if input_shape[2] != 3:
-        raise UserError(f"--model={model} takes images of 3 channels, and these have {input_shape[2]}: take another "
-                        "--model.")
+        raise UserError(f"--model={model} needs images with 3 channels, but these have "
+                        f"{input_shape[2]}. Choose another --model.")
     if pretrained_weights not in ("none", "imagenet") and not os.path.isfile(pretrained_weights):
-        raise UserError(f"--pretrained_weights={pretrained_weights}: there is no such file; name one, imagenet or none.")
+        raise UserError(f"--pretrained_weights={pretrained_weights} is not a file. Use the path of "
+                        "a weights file, imagenet or none.")
     try:
         base = function(include_top=False, weights=None, input_shape=input_shape)
     except ValueError as error:
-        raise UserError(f"--model={model} cannot take images of {' x '.join(map(str, input_shape))} (height x width x "
-                        f"channels): {' '.join(str(error).split())} Set --image_size or --crop_size.") from error
+        shape = " x ".join(map(str, input_shape))
+        raise UserError(f"--model={model} cannot process images of {shape} (height x width x "
+                        f"channels): {' '.join(str(error).split())} Set --image_size or "
+                        "--crop_size.") from error
     if pretrained_weights == "imagenet":
         try:
             base = function(include_top=False, weights="imagenet", input_shape=input_shape)
-        except Exception as error:  # of the network, of its proxy, of a file that is damaged
-            raise UserError(missing_weights(model, error)) from error
+        except Exception as error:  # Networks, proxies and damaged files raise many types.
+            raise UserError(missing_weights_message(model, error)) from error
     elif pretrained_weights != "none":
         try:
             base.load_weights(pretrained_weights)
-        except Exception as error:  # h5py and Keras have many
-            raise UserError(f"--pretrained_weights={pretrained_weights} does not fit --model={model} without its top "
-                            f"({' '.join(str(error).split())[:200]}).") from error
-    return fuse_batch_norm(classifier(base.input, base.output, num_classes, name=model.removeprefix("keras:")))
+        except Exception as error:  # h5py and Keras raise many types.
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"--pretrained_weights={pretrained_weights} does not fit "
+                            f"--model={model} without its top layer ({reason}). Use weights of "
+                            "this network, imagenet or none.") from error
+    name = model.removeprefix("keras:")
+    return fuse_batch_norm(classifier(base.input, base.output, num_classes, name=name))
 
 
-def missing_weights(model, error):
-    """One line: what failed, where the weights would go."""
-    directory = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models")
-    url = re.search(r"https?://[^\s:]+/([^\s:/]+)", str(error))
-    why = " ".join((str(error).partition(": None -- ")[2] or str(error)).split())
-    what = f"download {url.group(0)} to {os.path.join(directory, url.group(1))}" if url else (
-        "put them there")
-    return (f"--pretrained_weights=imagenet: the weights of --model={model} are not in {directory} and cannot be fetched "
-            f"({why}); {what}, or take --pretrained_weights=FILE or none.")
+def missing_weights_message(model, error):
+    """One line for weights that cannot be downloaded: the reason and where to put the file.
+
+    Args:
+      model: str, as in --model.
+      error: the exception that Keras raised. Its text may contain the URL.
+    """
+    keras_home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    directory = os.path.join(keras_home, "models")
+    text = str(error)
+    reason = " ".join((text.partition(": None -- ")[2] or text).split())
+    fix = f"Put them into {directory}"
+    url = re.search(r"https?://[^\s:]+/([^\s:/]+)", text)
+    if url:
+        fix = f"Download {url.group(0)} to {os.path.join(directory, url.group(1))}"
+    return (f"--pretrained_weights=imagenet: the weights of --model={model} are not in {directory} "
+            f"and cannot be downloaded ({reason}). {fix}, or use --pretrained_weights=FILE or "
+            "none.")

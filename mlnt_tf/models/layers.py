@@ -1,4 +1,4 @@
-"""Batch normalization on the fused kernel: faster than Keras's own, and right in the second order."""
+"""Fused batch normalization: faster than Keras's, and with correct second derivatives."""
 
 import keras
 import tensorflow as tf
@@ -6,97 +6,120 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` with the same numbers, computed by FusedBatchNormV3.
+    """`keras.layers.BatchNormalization` with the same results, computed by FusedBatchNormV3.
 
-    Keras takes `tf.nn.moments`, which stops the gradient of the mean, so that second derivatives through it are
-    wrong; the fused kernel has its own, right ones. Moving statistics are averaged over replicas. `synchronized=True`
-    takes the batch statistics over all replicas, right in the second order too. Inputs of rank 2 or 4 with the
-    channels last are fused; others, masks, renorm and float64 go to Keras's code.
+    Keras uses `tf.nn.moments`, which stops the gradient of the mean, so second derivatives are
+    wrong. Those of the fused kernel are right.
+
+    Moving statistics are averaged over replicas. With `synchronized=True`, batch statistics are
+    those of all replicas, and second derivatives are right in this case too. The fused kernel
+    serves inputs of rank 2 or 4 with the channels last. Other inputs, masks, renorm and float64
+    use Keras's code.
     """
 
     def add_weight(self, *args, trainable=True, **kwargs):
-        if not trainable:  # replicas would drift apart
+        if not trainable:
+            # Without an aggregation, the moving statistics of the replicas would drift apart.
             kwargs.setdefault("aggregation", "mean")
         return super().add_weight(*args, trainable=trainable, **kwargs)
 
     @property
     def fused(self):
-        """Whether the built layer's inputs are such that it takes the fused kernel; masks aside."""
-        return self.built and self.input_spec.ndim in (2, 4) and self.axis in (-1, self.input_spec.ndim - 1) \
-            and self.compute_dtype != "float64" and not self.renorm
+        """Whether the layer is built for inputs that the fused kernel serves."""
+        if not self.built or self.renorm or self.compute_dtype == "float64":
+            return False
+        rank = self.input_spec.ndim
+        return rank in (2, 4) and self.axis in (-1, rank - 1)
 
     def call(self, inputs, training=None, mask=None):
-        rank = len(inputs.shape)
         if not self.fused or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         training = bool(training) and self.trainable
-        if training and self.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            return self.normalize_over_replicas(tf.cast(inputs, tf.float32))
+        if training and self.synchronized:
+            if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+                return self._normalize_over_replicas(tf.cast(inputs, tf.float32))
         images = tf.cast(inputs, self.compute_dtype)
-        images = images[:, None, None, :] if rank == 2 else images
+        is_matrix = len(inputs.shape) == 2
+        if is_matrix:
+            images = images[:, None, None, :]
         channels = images.shape[-1]
         scale = tf.cast(self.gamma, tf.float32) if self.scale else tf.ones([channels])
         offset = tf.cast(self.beta, tf.float32) if self.center else tf.zeros([channels])
-        moving_mean, moving_variance = tf.cast(self.moving_mean, tf.float32), tf.cast(self.moving_variance, tf.float32)
+        mean = tf.zeros([0])  # In training mode, the kernel takes no statistics.
+        variance = tf.zeros([0])
+        if not training:
+            mean = tf.cast(self.moving_mean, tf.float32)
+            variance = tf.cast(self.moving_variance, tf.float32)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=images, scale=scale, offset=offset, epsilon=self.epsilon, is_training=training,
-            mean=tf.zeros([0]) if training else moving_mean, variance=tf.zeros([0]) if training else moving_variance)
+            x=images, scale=scale, offset=offset, mean=mean, variance=variance,
+            epsilon=self.epsilon, is_training=training)
         if training:
+            # The kernel applies Bessel's correction, Keras does not.
             count = tf.cast(tf.size(images) // channels, tf.float32)
-            variance *= tf.maximum(count - 1.0, 1.0) / count  # the kernel applies Bessel's correction, Keras does not
-            self.move_statistics(mean, variance)
-        return outputs[:, 0, 0, :] if rank == 2 else outputs
+            variance *= tf.maximum(count - 1.0, 1.0) / count
+            self._update_moving_statistics(mean, variance)
+        return outputs[:, 0, 0, :] if is_matrix else outputs
 
-    def move_statistics(self, mean, variance):
+    def _update_moving_statistics(self, mean, variance):
+        """Updates the moving statistics with those of a batch, float32 [channels]."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + tf.cast(batch, moving.dtype) * (1.0 - self.momentum))
+            update = tf.cast(batch, moving.dtype) * (1.0 - self.momentum)
+            moving.assign(moving * self.momentum + update)
 
-    def normalize_over_replicas(self, inputs):
-        """By the mean and variance of the global batch, float32 [..., channels] of each replica, in one gathering."""
+    def _normalize_over_replicas(self, inputs):
+        """Normalizes float32 [..., channels] by the mean and variance of the global batch.
+
+        One all-gather collects the statistics of all replicas.
+        """
         axes = list(range(len(inputs.shape) - 1))
         mean = tf.reduce_mean(inputs, axis=axes)
         variance = tf.reduce_mean(tf.square(inputs - mean), axis=axes)
-        gathered = tf.distribute.get_replica_context().all_gather(tf.stack([mean, variance])[None], axis=0)
-        means, variances = tf.unstack(tf.ensure_shape(gathered, [None, 2, inputs.shape[-1]]), axis=1)
+        context = tf.distribute.get_replica_context()
+        gathered = context.all_gather(tf.stack([mean, variance])[None], axis=0)
+        gathered = tf.ensure_shape(gathered, [None, 2, inputs.shape[-1]])
+        means, variances = tf.unstack(gathered, axis=1)  # Each is [replicas, channels].
         mean = tf.reduce_mean(means, axis=0)
         variance = tf.reduce_mean(variances + tf.square(means - mean), axis=0)
-        self.move_statistics(mean, variance)
-        scale = tf.math.rsqrt(variance + self.epsilon) * (tf.cast(self.gamma, tf.float32) if self.scale else 1.0)
-        outputs = (inputs - mean) * scale + (tf.cast(self.beta, tf.float32) if self.center else 0.0)
-        return tf.cast(outputs, self.compute_dtype)
+        self._update_moving_statistics(mean, variance)
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        scale *= tf.cast(self.gamma, tf.float32) if self.scale else 1.0
+        offset = tf.cast(self.beta, tf.float32) if self.center else 0.0
+        return tf.cast((inputs - mean) * scale + offset, self.compute_dtype)
 
 
 def fuse_batch_norm(network, *, synchronized=False):
-    """A copy of a network, same weights, with `FusedBatchNormalization` in place of Keras's batch normalization.
+    """Copies a network and replaces Keras's batch normalization by `FusedBatchNormalization`.
 
-    Networks of `keras.applications` and nested networks are converted too; a layer the fused kernel cannot serve (see
-    the class) keeps Keras's code.
+    Networks of `keras.applications` and nested networks are converted too. A layer that the fused
+    kernel does not serve (see the class) still computes with Keras's code.
 
     Args:
-      network: a functional or sequential model, built.
-      synchronized: whether batch statistics are taken over all replicas.
+      network: a built functional or sequential model. It is not changed.
+      synchronized: bool, whether batch statistics are those of all replicas.
 
     Returns:
-      a model of the same kind, names and numbers, with weights of its own; the network is left as it is.
+      A model of the same kind with the same names and results. It has its own copy of the weights.
 
     Raises:
-      ValueError: a subclassed network, whose layers cannot be exchanged from outside, or one that is not built.
+      ValueError: the network is subclassed, so its layers cannot be replaced, or it is not built.
     """
     def clone(layer):
-        kind = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
+        layer_class = type(layer)
+        if layer_class is keras.layers.BatchNormalization:
+            layer_class = FusedBatchNormalization
         settings = layer.get_config()
-        if synchronized and issubclass(kind, keras.layers.BatchNormalization):
+        if synchronized and issubclass(layer_class, keras.layers.BatchNormalization):
             settings["synchronized"] = True
-        return kind.from_config(settings)
+        return layer_class.from_config(settings)
 
     try:
         if not network.built:
             raise ValueError("the network has no weights yet")
         fused = keras.models.clone_model(network, clone_function=clone, recursive=True)
     except ValueError as error:
-        raise ValueError("only a built functional or sequential network can be converted; in another, write "
-                         f"mlnt_tf.FusedBatchNormalization. Received: {type(network).__name__} {network.name!r} "
-                         f"({error})") from error
+        raise ValueError("Only a built functional or sequential network can be converted. In "
+                         "others, use mlnt_tf.FusedBatchNormalization directly. Received: "
+                         f"{type(network).__name__} {network.name!r} ({error})") from error
     if not fused.built:
         fused.build(network.input_shape)
     fused.set_weights(network.get_weights())

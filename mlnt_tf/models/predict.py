@@ -1,38 +1,54 @@
-"""The mentor: the best network of an iteration, frozen; what it says of the data decides what is trained on next."""
+"""Predictions and features of a network on un-augmented images, on any number of replicas."""
 
 import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.models.surgery import feature_extractor
 
-IN_MEMORY_BELOW = 2**30  # bytes of features
+IN_MEMORY_BELOW = 2**30  # Bytes of features. Larger ones are memory-mapped.
 
 
 def predict_probabilities(network, batches):
-    """Softmax of the network's logits on un-augmented batches {"image"}, evaluation mode: float32 [n, classes]."""
+    """Returns the softmax of the network's logits in evaluation mode: float32 [n, classes].
+
+    Args:
+      network: Keras model that maps images to logits [batch, classes].
+      batches: `tf.data.Dataset` of un-augmented batches {"id", "image"}. A single replica does not
+        need "id".
+    """
     logits = predict_batches(network, batches)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def accuracy(network, batches, labels):
-    """Share of `labels` [n] that the network predicts on un-augmented `batches`."""
-    return float(np.mean(predict_probabilities(network, batches).argmax(axis=1) == labels))
+    """Returns the fraction of `labels` (int [n]) that the network predicts: float in [0, 1].
+
+    Args:
+      network, batches: as for `predict_probabilities`.
+      labels: int [n].
+    """
+    predicted = predict_probabilities(network, batches).argmax(axis=1)
+    return float(np.mean(predicted == labels))
 
 
 def extract_features(network, batches, features, *, count=0, path=None):
-    """Features ("penultimate" or "logits") of un-augmented batches, evaluation mode: float32 [n, features].
+    """Returns the features of un-augmented images in evaluation mode: float32 [n, features].
 
     Args:
-      count: n, where the features may be large: then those above IN_MEMORY_BELOW bytes are
-      path: written to this .npy file, and memory-mapped.
+      network, batches: as for `predict_probabilities`.
+      features: "penultimate" or "logits", see `feature_extractor`.
+      count: int, n, if the features may be too large for memory.
+      path: str or path of a .npy file. Features of IN_MEMORY_BELOW bytes or more are written to it
+        and memory-mapped. Needed if `count` is given.
     """
     with network.distribute_strategy.scope():
         extractor = feature_extractor(network, features)
     width = extractor.output_shape[-1]
     if 4 * count * width < IN_MEMORY_BELOW:
         return predict_batches(extractor, batches)
-    table, start = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width)), 0
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width))
+    start = 0
     for rows in iterate_outputs(extractor, batches):
         table[start:start + len(rows)] = rows
         start += len(rows)
@@ -41,28 +57,40 @@ def extract_features(network, batches, features, *, count=0, path=None):
 
 
 def predict_batches(network, batches):
-    """The network's outputs on batches {"id", "image"}, evaluation mode, in order: float32 [n, ...]."""
+    """Returns the network's outputs in evaluation mode, in the order of the data: float32 [n, ...].
+
+    Args:
+      network, batches: as for `predict_probabilities`.
+    """
     if network.distribute_strategy.num_replicas_in_sync == 1:
-        return np.asarray(network.predict(batches.map(lambda batch: batch["image"]), verbose=0), np.float32)
+        images = batches.map(lambda batch: batch["image"])
+        return np.asarray(network.predict(images, verbose=0), np.float32)
     return np.concatenate(list(iterate_outputs(network, batches)))
 
 
 def iterate_outputs(network, batches):
-    """The same batch by batch; replicas, of every worker, share each batch. Rows of id -1 are left out."""
-    strategy = network.distribute_strategy
+    """Yields the network's outputs in evaluation mode, batch by batch: float32 [batch, ...].
 
-    def share(batch):
+    The replicas of all workers share each batch. Padding rows, which have id -1, are dropped.
+    """
+    strategy = network.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        for batch in batches:
+            yield network.predict_on_batch(batch["image"])
+        return
+
+    def predict_part(batch):
         context = tf.distribute.get_replica_context()
         outputs = tf.cast(network(batch["image"], training=False), tf.float32)
-        return context.all_gather(outputs, axis=0), context.all_gather(tf.identity(batch["id"]), axis=0)
+        ids = tf.identity(batch["id"])
+        return context.all_gather(outputs, axis=0), context.all_gather(ids, axis=0)
 
     @tf.function
-    def whole(batch):
-        return strategy.run(share, args=(batch,))
+    def predict_global_batch(batch):
+        return strategy.run(predict_part, args=(batch,))
 
-    if strategy.num_replicas_in_sync == 1:
-        yield from (network.predict_on_batch(batch["image"]) for batch in batches)
-        return
     for batch in strategy.experimental_distribute_dataset(batches):
-        outputs, ids = (strategy.experimental_local_results(value)[0].numpy() for value in whole(batch))
+        # After all_gather, every replica has the complete batch.
+        outputs, ids = (strategy.experimental_local_results(value)[0].numpy()
+                        for value in predict_global_batch(batch))
         yield outputs[ids >= 0]

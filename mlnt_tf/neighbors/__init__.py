@@ -1,4 +1,4 @@
-"""Nearest neighbors within the whole training set, by Euclidean distance between features."""
+"""Nearest neighbors within the training set, by Euclidean distance between features."""
 
 import contextlib
 import dataclasses
@@ -11,13 +11,20 @@ from mlnt_tf.config import UserError
 from mlnt_tf.neighbors.exact import exact_neighbors, slices
 from mlnt_tf.neighbors.scann import fill_with_scann, usable_scann
 
-RELEASE_INTERVAL = 0.5  # seconds
+RELEASE_INTERVAL = 0.5  # Seconds between two releases of memory-mapped pages.
 
 
 @dataclasses.dataclass(frozen=True)
 class NeighborTable:
-    """`indices` int32 [n, num_neighbors], rows of the features, nearest first, never the row itself; the `backend`
-    that found them; their `recall` against exact search, on a sample of up to 1,000 rows."""
+    """The nearest neighbors of every example.
+
+    Attributes:
+      indices: int32 [n, num_neighbors], the rows of the neighbors, nearest first. A row is never
+        its own neighbor.
+      backend: str, "exact" or "scann".
+      recall: float in [0, 1], the fraction of the exact neighbors that were found, measured on up
+        to 1,000 rows.
+    """
 
     indices: np.ndarray
     backend: str
@@ -25,45 +32,49 @@ class NeighborTable:
 
 
 def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
-    """The nearest other rows of each row.
+    """Finds the nearest neighbors of each row among all other rows.
 
     Args:
-      features: float32 [n, d]; may be mapped from a file (`np.load(…, mmap_mode="r")`), of which pieces are read.
-      num_neighbors: below n.
-      backend: "scann", "exact", or "auto": ScaNN where it works.
-      path: a .npy file to hold the table, which is mapped from it then; None means in memory.
+      features: float32 [n, features]. A memory map (`np.load(…, mmap_mode="r")`) is read in parts.
+      num_neighbors: int below n.
+      backend: "scann", "exact", or "auto", which is ScaNN if it can be loaded.
+      path: str or path of a .npy file. The table is written to it and memory-mapped. None keeps
+        the table in memory.
 
     Returns:
-      a NeighborTable.
+      A `NeighborTable`.
 
     Raises:
-      UserError: too many neighbors for n rows, features not finite, or ScaNN asked for and not usable.
+      UserError: there are too few rows, features are not finite, or backend="scann" and ScaNN
+        cannot be loaded.
     """
     with release_pages(features):
-        return _find(np.ascontiguousarray(features, np.float32), num_neighbors, backend, path)
+        features = np.ascontiguousarray(features, np.float32)
+        _check_features(features, num_neighbors)
+        table = _new_table(len(features), num_neighbors, path)
+        scann = usable_scann(backend)
+        if scann is None:
+            table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
+            return NeighborTable(table, "exact", recall=1.0)
+        return NeighborTable(table, "scann", recall=fill_with_scann(scann, features, table))
 
 
-def _find(features, num_neighbors, backend, path):
+def _check_features(features, num_neighbors):
+    """Raises UserError if there are too few rows or values that are not finite."""
     if num_neighbors >= len(features):
-        raise UserError(f"--num_neighbors={num_neighbors} needs more than the {len(features)} examples there are: "
-                        "lower it.")
-    bad = 0
-    for piece in slices(len(features)):
-        is_bad = ~np.isfinite(features[piece]).all(axis=1)
-        bad += int(is_bad.sum())
-    if bad:
-        raise UserError(f"--neighbor_features of {bad} of {len(features)} examples are not finite: the network "
-                        "they come from diverged; lower --learning_rate.")
-    table = _new_table(len(features), num_neighbors, path)
-    scann = usable_scann(backend)
-    if scann is None:
-        table[:] = exact_neighbors(features, np.arange(len(features)), num_neighbors)
-        return NeighborTable(table, "exact", 1.0)
-    return NeighborTable(table, "scann", fill_with_scann(scann, features, table))
+        raise UserError(f"--num_neighbors={num_neighbors} needs more than {num_neighbors} "
+                        f"examples, but there are {len(features)}. Lower --num_neighbors.")
+    num_bad = 0
+    for rows in slices(len(features)):
+        is_bad = ~np.isfinite(features[rows]).all(axis=1)
+        num_bad += int(is_bad.sum())
+    if num_bad:
+        raise UserError(f"The features of {num_bad} of {len(features)} examples are not finite, "
+                        "because the network that computes them diverged. Lower --learning_rate.")
 
 
 def _new_table(rows, num_neighbors, path):
-    """An uninitialized int32 [rows, num_neighbors] array, in memory or mapped from a new .npy file."""
+    """An uninitialized int32 [rows, num_neighbors] array, in memory or mapped from a .npy file."""
     shape = (rows, num_neighbors)
     if path is None:
         return np.empty(shape, np.int32)
@@ -72,23 +83,25 @@ def _new_table(rows, num_neighbors, path):
 
 @contextlib.contextmanager
 def release_pages(features):
-    """While it is open, pages of a memory map do not stay resident once read: a whole copy is ScaNN's already.
+    """Context manager that releases the pages of a memory map soon after they are read.
 
-    They count as this process's memory, and a read of a page that the system still caches is quick.
+    Pages count as this process's memory as long as they are resident, and ScaNN has a complete copy
+    of the features anyway. Reading a page again is cheap while the system caches the file. Other
+    arrays are left alone.
     """
-    done = threading.Event()
-    mapped = features
-    while isinstance(mapped, np.ndarray):
-        mapped = mapped.base
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    mapping = features
+    while isinstance(mapping, np.ndarray):
+        mapping = mapping.base
+    if not isinstance(mapping, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         yield
         return
+    done = threading.Event()
 
-    def forget():
+    def release():
         while not done.wait(RELEASE_INTERVAL):
-            mapped.madvise(mmap.MADV_DONTNEED)
+            mapping.madvise(mmap.MADV_DONTNEED)
 
-    thread = threading.Thread(target=forget, daemon=True)
+    thread = threading.Thread(target=release, daemon=True)
     thread.start()
     try:
         yield

@@ -1,8 +1,7 @@
-"""What watches a training: the best networks, a line an epoch, logs, and a stop at the first loss not finite."""
+"""Callbacks: the best networks, one log line per epoch, TensorBoard, and a stop at a NaN loss."""
 
 import math
 import pathlib
-import time
 
 import keras
 import numpy as np
@@ -10,27 +9,34 @@ from absl import logging
 
 from mlnt_tf.config import NonFiniteLoss
 from mlnt_tf.files import atomic
+from mlnt_tf.progress import Progress, format_duration
+from mlnt_tf.training.keras_internals import TensorBoardOfLogs
 
 
 def accuracy_name(network):
-    """The name of a network's validation accuracy: "accuracy" or, for example, "teacher_accuracy"."""
+    """Returns the metric name of a network's accuracy, for example "teacher_accuracy".
+
+    The student's is "accuracy".
+    """
     if network == "student":
         return "accuracy"
     return f"{network}_accuracy"
 
 
 def monitor(network):
-    """Returns the name of a network's validation accuracy in the logs: val_accuracy is the student's."""
+    """Returns the name of a network's validation accuracy in the logs, like "val_accuracy"."""
     return f"val_{accuracy_name(network)}"
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves the best network of a model by validation accuracy; ties keep the earliest epoch.
+    """Saves a network of a model at the epoch with the best validation accuracy.
+
+    Ties keep the earliest epoch.
 
     Args:
-      network: str, its name in `model.networks`.
-      path: a .keras file, written whole or not at all.
-      position: the checkpoints.Position that this training begins at, or None.
+      network: str, the network's name in `model.networks`.
+      path: the .keras file, which is always written completely or not at all.
+      position: `checkpoints.Position` at which this training resumes, or None.
     """
 
     def __init__(self, network, path, position=None):
@@ -39,10 +45,13 @@ class SaveBest(keras.callbacks.Callback):
         self.path = pathlib.Path(path)
         self.monitor = monitor(network)
         self.position = position
-        self.values = [logs[self.monitor] for logs in position.history] if position else []
+        self.values = []
+        if position:
+            self.values = [logs[self.monitor] for logs in position.history]
 
     def on_train_begin(self, logs=None):
-        if self.values and not self.position.step:  # the process may have been killed right after the checkpoint
+        # A process that is killed right after an epoch's checkpoint has not saved the network yet.
+        if self.values and not self.position.step:
             self.save_if_best()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -50,23 +59,27 @@ class SaveBest(keras.callbacks.Callback):
         self.save_if_best()
 
     def save_if_best(self):
-        """Saves the network if the last epoch, whose weights it has, was the best."""
-        if self.values.index(max(self.values)) == len(self.values) - 1:
+        """Saves the network, which has the last epoch's weights, if that epoch is the best so far."""
+        best_epoch = self.values.index(max(self.values))
+        if best_epoch == len(self.values) - 1:
             with atomic.replacing(self.path) as scratch:
                 self.model.networks[self.network].save(scratch)
 
 
-class Logs(keras.callbacks.TensorBoard):
-    """TensorBoard logs of this training and of the epochs before it: one file, no epoch twice.
+class TensorBoardLogs(TensorBoardOfLogs):
+    """Writes TensorBoard logs in which a resumed training looks like an uninterrupted one.
+
+    The logs of earlier processes are replaced by one file that contains each epoch once.
 
     Args:
-      directory: for train/ and validation/, whose older logs are replaced.
-      history: the logs of the epochs before, a dict each.
+      directory: str or path, the parent of train/ and validation/.
+      history: sequence of dicts, the logs of the epochs before this process.
     """
 
     def __init__(self, directory, history=()):
         super().__init__(directory)
-        self.directory, self.history = pathlib.Path(directory), history
+        self.directory = pathlib.Path(directory)
+        self.history = history
 
     def set_model(self, model):
         for path in self.directory.glob("*/events.out.tfevents.*"):
@@ -75,57 +88,84 @@ class Logs(keras.callbacks.TensorBoard):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        for epoch, logs in enumerate(self.history):
-            self.on_epoch_end(epoch, logs)
-
-    def _collect_learning_rate(self, logs):
-        return logs  # they hold the rate of the epoch's last step; Keras would put that of the next in its place
+        for epoch, epoch_logs in enumerate(self.history):
+            self.on_epoch_end(epoch, epoch_logs)
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops at the first batch whose loss is nan or infinite, before anything is saved of it.
+    """Stops at the first batch with a NaN or infinite loss, before any of its weights are saved.
 
     Raises:
-      NonFiniteLoss
+      NonFiniteLoss: the loss or the consistency loss is NaN or infinite. The message names the
+        step.
     """
 
     def on_train_batch_end(self, batch, logs=None):
-        found = {name: logs[name] for name in ("loss", "consistency") if not math.isfinite(logs.get(name, 0.0))}
-        if found:
-            losses = ", ".join(f"{name}={float(value)}" for name, value in found.items())
-            raise NonFiniteLoss(f"{losses} at step {np.asarray(self.model.nonfinite_step)}")
+        losses = {name: float(logs[name]) for name in ("loss", "consistency") if name in logs}
+        non_finite = [f"{name}={value}" for name, value in losses.items()
+                      if not math.isfinite(value)]
+        if non_finite:
+            step = np.asarray(self.model.nonfinite_step)
+            raise NonFiniteLoss(f"{', '.join(non_finite)} at step {step}")
 
 
-class Progress(keras.callbacks.Callback):
-    """Logs a line for each epoch, and one every `every` seconds within a long one.
+class EpochLog(keras.callbacks.Callback):
+    """Logs one line per epoch, and one every `interval` seconds within a long epoch.
+
+    The remaining time is that of the stage, estimated from the epochs of this process.
 
     Args:
-      name: of the stage.
-      epochs: how many there will be.
-      every: seconds.
+      name: str, the stage's name.
+      epochs: int, the number of epochs of the stage.
+      position: `checkpoints.Position` at which this training resumes, or None.
+      interval: float, seconds between two lines within an epoch.
     """
 
-    def __init__(self, name, epochs, *, every=30.0):
+    def __init__(self, name, epochs, position=None, *, interval=30.0):
         super().__init__()
-        self.name, self.epochs, self.every = name, epochs, every
+        self.name = name
+        self.epochs = epochs
+        self.position = position
+        self.interval = interval
+
+    def on_train_begin(self, logs=None):
+        done = 0
+        if self.position:
+            done = self.position.epoch + self.position.step / self.params["steps"]
+        self.progress = Progress(self.epochs, done=done, interval=self.interval)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.began = epoch, time.monotonic()
-        self.told = self.began
+        self.epoch = epoch
+        self.epoch_start = self.progress.elapsed
+        self.progress.restart_interval()
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self.told > self.every:
-            self.told = time.monotonic()
-            logging.info("%s  epoch %d/%d  step %d/%d  loss %.3f", self.name, self.epoch + 1, self.epochs, batch + 1,
-                         self.params["steps"], logs["loss"])
+        if not self.progress.line_is_due:
+            return
+        self.progress.restart_interval()
+        steps = self.params["steps"]
+        self.progress.done = self.epoch + (batch + 1) / steps
+        self._log_row(f"step {batch + 1:{len(str(steps))}d}/{steps}", f"loss {logs['loss']:.2f}")
 
     def on_epoch_end(self, epoch, logs=None):
-        told = [f"loss {logs['loss']:.3f}"]
+        self.progress.done = epoch + 1
+        seconds = self.progress.elapsed - self.epoch_start
+        self._log_row(*self._measures(logs), format_duration(seconds))
+
+    def _measures(self, logs):
+        """The columns of an epoch's row that state losses and accuracies."""
+        columns = [f"loss {logs['loss']:.2f}"]
         if "consistency" in logs:
-            told.append(f"consistency {logs['consistency']:.4f}")
-        told.append(f"given labels {logs['accuracy']:.3f}")
+            columns.append(f"consistency {logs['consistency']:.3f}")
+        columns.append(f"train acc (given) {logs['accuracy']:.3f}")
         if "true_accuracy" in logs:
-            told.append(f"true labels {logs['true_accuracy']:.3f}")
-        told.append("validation: " + ", ".join(f"{name} {logs[monitor(name)]:.3f}" for name in self.model.networks))
-        logging.info("%s  epoch %d/%d  %s  %.1f s", self.name, epoch + 1, self.epochs, "  ".join(told),
-                     time.monotonic() - self.began)
+            columns.append(f"(true) {logs['true_accuracy']:.3f}")
+        accuracies = [f"{name} {logs[monitor(name)]:.3f}" for name in self.model.networks]
+        columns.append("val acc: " + "  ".join(accuracies))
+        return columns
+
+    def _log_row(self, *columns):
+        """Logs the stage, the epoch, the columns and the remaining time of the stage."""
+        epoch = f"epoch {self.epoch + 1:{len(str(self.epochs))}d}/{self.epochs}"
+        remaining = f"ETA {format_duration(self.progress.remaining)}"
+        logging.info("%s", "  ".join([self.name, epoch, *columns, remaining]))

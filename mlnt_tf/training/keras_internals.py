@@ -1,10 +1,17 @@
-"""What Keras 3's `fit` lacks under a strategy of several replicas, and nothing else.
+"""Every use of a private attribute of Keras or TensorFlow.
 
-tests/test_replicas.py has a test for each point that fails once Keras can do it:
-1. before the first epoch `fit` builds a model symbolically, by calling it on a whole batch, whatever `train_step` takes
-   of it; under MultiWorkerMirroredStrategy it also reduces that batch on the host, which fails;
-2. under MultiWorkerMirroredStrategy it reduces what a step returns along axis 0, which a scalar does not have;
-3. `steps_per_execution` above 1 fails under any strategy.
+Each item has a test that fails once a public replacement exists or Keras no longer needs the
+workaround. tests/test_replicas.py tests what `fit` of Keras 3 lacks under a strategy of several
+replicas:
+
+1. Before the first epoch, `fit` builds a model symbolically by calling it on a batch with all of
+   its columns. Under MultiWorkerMirroredStrategy it also reduces that batch on the host, which
+   fails.
+2. Under MultiWorkerMirroredStrategy it reduces the values that a step returns along axis 0, which
+   a scalar does not have.
+3. `steps_per_execution` above 1 fails under every strategy.
+
+tests/test_keras_internals.py tests the rest.
 """
 
 import keras
@@ -12,56 +19,74 @@ import tensorflow as tf
 
 
 class DistributedModel(keras.Model):
-    """A `keras.Model`, built and compiled before `fit`, whose `train_step` and `test_step` return scalars."""
+    """A `keras.Model` that `fit` and `evaluate` can run on several replicas.
+
+    It must be built and compiled before `fit`. Its `train_step` and `test_step` return dicts of
+    scalars.
+    """
 
     @property
     def replicas(self):
+        """Number of replicas: int."""
         return self.distribute_strategy.num_replicas_in_sync
 
     @property
     def compiles_parts(self):
-        """Whether XLA is to compile what a replica computes alone: it cannot take a step in which replicas meet."""
+        """Whether XLA compiles the parts of a step that a replica computes alone.
+
+        XLA cannot compile a complete step in which replicas communicate.
+        """
         return self.replicas > 1 and self.jit_compile
 
     def _maybe_symbolic_build(self, *args, **kwargs):
-        """Everything is built."""
+        """No-op: the model is always built before `fit`."""
 
     def make_train_function(self, force=False):
         if self.replicas == 1:
             super().make_train_function(force)
-        elif self.train_function is None or force:
-            step, more = self.replicated(self.train_step), self.steps_per_execution - 1
+            return
+        if self.train_function is not None and not force:
+            return
+        step = self.replicated(self.train_step)
+        further_steps = self.steps_per_execution - 1
 
-            def several(iterator):
-                if more:  # otherwise not even traced
-                    for _ in tf.range(more):
-                        step(iterator.get_next())
-                return step(iterator.get_next())
+        def run_steps(iterator):
+            if further_steps:  # Tracing an empty loop would trace the step a second time.
+                for _ in tf.range(further_steps):
+                    step(iterator.get_next())
+            return step(iterator.get_next())
 
-            self.train_function = several if self.run_eagerly else tf.function(several)
+        self.train_function = run_steps if self.run_eagerly else tf.function(run_steps)
 
     def make_test_function(self, force=False):
         if self.replicas == 1:
             super().make_test_function(force)
-        elif self.test_function is None or force:
-            step = self.replicated(self.test_step)
-            one = step if self.run_eagerly else tf.function(step)
+            return
+        if self.test_function is not None and not force:
+            return
+        step = self.replicated(self.test_step)
+        if not self.run_eagerly:
+            step = tf.function(step)
 
-            def several(iterator):
-                logs = None
-                for _ in range(self.steps_per_execution):
-                    try:
-                        logs = one(iterator.get_next())
-                    except (StopIteration, tf.errors.OutOfRangeError):
-                        if logs is None:
-                            raise
-                        break
-                return logs
+        def run_steps(iterator):
+            logs = None
+            for _ in range(self.steps_per_execution):
+                try:
+                    logs = step(iterator.get_next())
+                except (StopIteration, tf.errors.OutOfRangeError):
+                    if logs is None:
+                        raise
+                    break
+            return logs
 
-            self.test_function = several
+        self.test_function = run_steps
 
     def replicated(self, step):
-        """The step on every replica: batch to logs, each the mean over the replicas."""
+        """Returns a function that runs `step` on every replica and averages the logs over them.
+
+        Args:
+          step: function of a batch that returns a dict of scalars.
+        """
         strategy = self.distribute_strategy
 
         @tf.autograph.experimental.do_not_convert
@@ -71,3 +96,44 @@ class DistributedModel(keras.Model):
                     for name, value in logs.items()}
 
         return run
+
+
+class TensorBoardOfLogs(keras.callbacks.TensorBoard):
+    """`keras.callbacks.TensorBoard` that writes the learning rate of an epoch's last step.
+
+    The logs contain it. Keras would overwrite it with the learning rate of the next step.
+    """
+
+    def _collect_learning_rate(self, logs):
+        return logs
+
+
+def nested_layers(network):
+    """Returns all layers of a network, those of nested networks too.
+
+    `keras.Model.layers` contains a nested network but not its layers.
+    """
+    return list(network._flatten_layers(include_self=False, recursive=True))
+
+
+def variable_index(optimizer, variable):
+    """Returns a variable's index among those the optimizer was built with.
+
+    `update_step` can receive a replica's part of a variable, which no list of the optimizer
+    contains.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def called_graph(graph, name):
+    """Returns the graph of a function that an operation of `graph` calls by name.
+
+    The function can be defined in `graph` or in one that encloses it.
+
+    Args:
+      graph: FuncGraph.
+      name: str, the value of the operation's attribute of type "func".
+    """
+    while name not in graph._functions:
+        graph = graph.outer_graph
+    return graph._functions[name].graph

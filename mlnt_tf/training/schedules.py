@@ -1,6 +1,6 @@
-"""Rates as functions of the step, for a Keras optimizer or a plain call; steps count from 0.
+"""Schedules of the learning rates, of gamma and of lambda as functions of the step.
 
-The paper gives lengths in epochs or batches; whoever builds a schedule turns them into steps.
+Steps count from 0. The paper states lengths in epochs or batches; callers convert them to steps.
 """
 
 import keras
@@ -11,16 +11,31 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
 class Ramp(Schedule):
-    """Rises from `start` to `end` over `steps`, then stays.
+    """Rises from `start` to `end` over `steps` steps, then stays at `end`.
 
-    With u = step / steps, at most 1: "exp" gives end * exp(-5 (1 - u)^2), as the released code (start is unused);
-    "linear" gives start + u (end - start); "none" is `end` throughout.
+    Let u = min(step / steps, 1). The shapes are
+
+    - "linear": start + u (end - start),
+    - "exp": end * exp(-5 (1 - u)^2), as in the released code. `start` is ignored.
+    - "none": `end` at every step.
+
+    Args:
+      end: float, the value after the ramp.
+      steps: number, the length of the ramp in steps. 0 means no ramp.
+      shape: "linear", "exp" or "none".
+      start: float, the value at step 0 of a linear ramp.
+
+    Raises:
+      ValueError: the shape is unknown.
     """
 
     def __init__(self, end, steps, *, shape="linear", start=0.0):
         if shape not in ("exp", "linear", "none"):
             raise ValueError(f"shape must be 'exp', 'linear' or 'none'. Received: shape={shape!r}")
-        self.end, self.steps, self.shape, self.start = end, steps, shape, start
+        self.end = end
+        self.steps = steps
+        self.shape = shape
+        self.start = start
 
     def __call__(self, step):
         if self.shape == "none" or self.steps <= 0:
@@ -36,16 +51,23 @@ class Ramp(Schedule):
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
 class StepDecay(Schedule):
-    """`rate` (a number or a schedule) before step `boundary`, `factor` times it from there on.
+    """`rate` before step `boundary`, and `factor * rate` from that step on.
 
-    The paper's learning rate: a tenth after epoch 80 of 120. `boundary=None` never falls.
+    The paper's learning rate on CIFAR-10 falls to a tenth after epoch 80 of 120.
+
+    Args:
+      rate: a number or a schedule.
+      boundary: int, a step, or None for no decay.
+      factor: float.
     """
 
     def __init__(self, rate, boundary, *, factor=0.1):
-        self.rate, self.boundary, self.factor = rate, boundary, factor
+        self.rate = rate
+        self.boundary = boundary
+        self.factor = factor
 
     def __call__(self, step):
-        rate = self.rate(step) if callable(self.rate) else tf.constant(self.rate, tf.float32)
+        rate = value_at(self.rate, step)
         if self.boundary is None:
             return rate
         return tf.where(tf.cast(step, tf.float32) < float(self.boundary), rate, rate * self.factor)
@@ -55,5 +77,5 @@ class StepDecay(Schedule):
 
 
 def value_at(rate, step):
-    """The rate at `step`, whether `rate` is a number or a schedule: float32 scalar."""
+    """Returns the value of a number or schedule at `step`: a float32 scalar."""
     return rate(step) if callable(rate) else tf.constant(rate, tf.float32)

@@ -58,7 +58,7 @@ class StudentTeacher(DistributedModel):
         self.decay_end = self._add_scalar("ema_decay_end", initializer="ones")
         self.decay_boundary = self._add_scalar("ema_decay_boundary", dtype="int64")
         self.nonfinite_step = self._add_scalar("nonfinite_step", dtype="int64")
-        self.teacher_statistics = "off"  # Until `configure_teacher`.
+        self.teacher_statistics = "off"  # `configure_teacher` changes it.
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.given_accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.true_accuracy = keras.metrics.SparseCategoricalAccuracy(name="true_accuracy")
@@ -134,7 +134,7 @@ class StudentTeacher(DistributedModel):
         return self.student(images, training=training)
 
     def fit(self, *args, **kwargs):
-        # `configure_teacher` changes constants of the compiled step, so each `fit` traces it anew.
+        # `configure_teacher` changes constants of the compiled step, so each `fit` traces it again.
         self.train_function = None
         return super().fit(*args, **kwargs)
 
@@ -267,5 +267,5 @@ class StudentTeacher(DistributedModel):
 
 
 def floating(variables):
-    """Those of the variables that hold floating-point numbers."""
+    """Returns the floating-point variables of a list."""
     return [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
