@@ -1,4 +1,7 @@
-"""python -m mlnt_tf.prepare clothing1m --source_dir=RELEASED --data_dir=SHARDS [--check]: a released set into TFDS shards."""
+"""python -m mlnt_tf.prepare clothing1m: converts a released data set to TFDS shards.
+
+--check reports missing lists and damaged images instead of converting.
+"""
 
 import os
 import pathlib
@@ -6,90 +9,134 @@ import sys
 
 from absl import flags, logging
 
-from mlnt_tf.cli import set_up_logging
+from mlnt_tf import cli
 from mlnt_tf.config import UserError
 
-USAGE = "python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [--check] [--max_bad_images=0.001]"
+USAGE = ("Usage: python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [--check] "
+         "[--max_bad_images=0.001]")
+MAX_LISTED = 5  # Bad images per split that --check prints.
 
 
 def main(argv=None):
-    """Prepares, or with --check only looks; the exit code: 0 done and all there, 2 a mistake or something missing, 130
-    interrupted."""
-    set_up_logging()
-    values = flags.FlagValues()
-    flags.DEFINE_string("source_dir", "", "The released tree: its lists, and its images in sub-folders.", flag_values=values)
-    flags.DEFINE_string("data_dir", "", "Where the shards go, as --data_dir of the training.", flag_values=values)
-    flags.DEFINE_bool("check", False, "Only look: which lists and images are missing, which images are bad.",
-                      flag_values=values)
-    flags.DEFINE_float("max_bad_images", 0.001, "Share of images that may be left out.", flag_values=values)
-    try:
-        try:
-            rest = values(sys.argv if argv is None else argv)[1:]
-        except flags.Error as error:
-            raise UserError(f"{' '.join(str(error).split())} ({USAGE})") from error
-        if rest != ["clothing1m"]:
-            raise UserError(f"{' '.join(rest) or 'nothing'} cannot be prepared: {USAGE}")
-        if not values.source_dir or not (values.data_dir or values.check):
-            raise UserError(f"--source_dir and --data_dir are needed: {USAGE}")
-        source_dir, data_dir = (pathlib.Path(os.path.expanduser(path)) for path in (values.source_dir, values.data_dir))
-        if values.check:
-            return check(source_dir)
-        prepare(source_dir, data_dir, values.max_bad_images)
-    except UserError as error:
-        print(f"mlnt_tf: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mlnt_tf: interrupted; the same command begins again.", file=sys.stderr)
-        return 130
+    """Takes the flags in USAGE. Returns the exit code.
+
+    It is 0 if the data set is converted or complete, 2 for a mistake or a missing or damaged file,
+    and 130 if interrupted.
+    """
+    cli.set_up_logging()
+    return cli.run_command(run, argv, resume="; run the same command to start again.")
+
+
+def run(argv):
+    """Converts the data set, or only checks it. Returns the exit code."""
+    values = _parse(argv)
+    source_dir = pathlib.Path(os.path.expanduser(values.source_dir))
+    if values.check:
+        return check(source_dir)
+    prepare(source_dir, pathlib.Path(os.path.expanduser(values.data_dir)), values.max_bad_images)
     return 0
 
 
+def _parse(argv):
+    """Returns the values of the flags. Raises UserError if they are incomplete or unknown."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "source_dir", "", "Directory of the release: its lists, and its images in subdirectories.",
+        flag_values=values)
+    flags.DEFINE_string(
+        "data_dir", "", "Directory for the shards, later the --data_dir of the training.",
+        flag_values=values)
+    flags.DEFINE_bool(
+        "check", False, "Only report missing lists, missing images and damaged images.",
+        flag_values=values)
+    flags.DEFINE_float(
+        "max_bad_images", 0.001, "Refuse to convert if more than this fraction of the images "
+        "cannot be decoded.", flag_values=values)
+    try:
+        names = values(argv)[1:]
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())}. {USAGE}") from error
+    if names != ["clothing1m"]:
+        raise UserError(f"The data set {' '.join(names) or '(none)'} cannot be prepared, only "
+                        f"clothing1m. {USAGE}")
+    if not values.source_dir:
+        raise UserError(f"--source_dir is missing. {USAGE}")
+    if not values.data_dir and not values.check:
+        raise UserError(f"--data_dir is missing. {USAGE}")
+    return values
+
+
 def check(source_dir):
-    """Tells of every missing list, and of the images that are missing or bad; 0 if all is well."""
-    from mlnt_tf.data.images.scan import scan_files
-    from mlnt_tf.data.images.storage import FileImages
+    """Prints the number of images in each split, and those that are missing or damaged.
+
+    Returns:
+      int, 0 if every image can be decoded, else 2.
+
+    Raises:
+      UserError: a list is missing or damaged.
+    """
     from mlnt_tf.data.sources.clothing1m import read_release
 
     class_names, listings = read_release(source_dir, "--source_dir")
-    wrong = 0
+    is_complete = True
     for split, listing in listings.items():
-        images = FileImages(listing.paths, root=str(source_dir), size=(1, 1))
-        bad = scan_files(images).bad_images(images)
-        missing = [path for path, reason in bad if reason == os.strerror(2)]
-        print(f"{split}: {len(images)} images listed, {len(class_names)} classes, {len(missing)} missing, "
-              f"{len(bad) - len(missing)} that do not decode")
-        for path, reason in bad[:5]:
+        bad_images = _find_bad_images(listing, source_dir)
+        num_missing = sum(reason == os.strerror(2) for _, reason in bad_images)
+        print(f"{split}: {len(listing.paths)} images listed, {len(class_names)} classes, "
+              f"{num_missing} missing, {len(bad_images) - num_missing} cannot be decoded")
+        for path, reason in bad_images[:MAX_LISTED]:
             print(f"  {path}: {reason}")
-        if bad[5:]:
-            print(f"  and {len(bad) - 5} more")
-        wrong += len(bad)
-    return 2 if wrong else 0
+        if len(bad_images) > MAX_LISTED:
+            print(f"  and {len(bad_images) - MAX_LISTED} more")
+        is_complete = is_complete and not bad_images
+    return 0 if is_complete else 2
 
 
 def prepare(source_dir, data_dir, max_bad_images):
-    """Writes the shards; all images are looked at first."""
+    """Scans all images, then writes the shards. Does nothing if they exist.
+
+    Args:
+      source_dir: pathlib.Path, the directory of the release.
+      data_dir: pathlib.Path, the directory for the shards.
+      max_bad_images: float, the largest fraction of images that cannot be decoded.
+
+    Raises:
+      UserError: too many images cannot be decoded, or `data_dir` cannot be written.
+    """
     import tensorflow_datasets as tfds
 
-    from mlnt_tf.data.images.scan import check_bad_images, scan_files
-    from mlnt_tf.data.images.storage import FileImages
+    from mlnt_tf.data.images.scan import check_bad_images
     from mlnt_tf.data.sources.clothing1m import read_release
     from mlnt_tf.data.sources.clothing1m_tfds import Clothing1m
 
     builder = Clothing1m(data_dir=str(data_dir))
     if builder.data_path.exists():
-        logging.info("%s is there already: nothing to prepare", builder.data_path)
+        logging.info("%s exists already; nothing to prepare.", builder.data_path)
         return
     _, listings = read_release(source_dir, "--source_dir")
-    bad, count = [], 0
+    bad_images = []
     for listing in listings.values():
-        images = FileImages(listing.paths, root=str(source_dir), size=(1, 1))
-        bad, count = bad + scan_files(images).bad_images(images), count + len(images)
-    check_bad_images(bad, count, max_bad_images, lists="python -m mlnt_tf.prepare … --check counts them")
+        bad_images += _find_bad_images(listing, source_dir)
+    count = sum(len(listing.paths) for listing in listings.values())
+    check_bad_images(bad_images, count, max_bad_images,
+                     lists="python -m mlnt_tf.prepare … --check lists them")
+    download_config = tfds.download.DownloadConfig(manual_dir=str(source_dir))
     try:
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(source_dir)))
+        builder.download_and_prepare(download_config=download_config)
     except OSError as error:
-        raise UserError(f"--data_dir={data_dir} cannot be written ({error.strerror or error}): name another.") from error
-    logging.info("prepared: train with --dataset=clothing1m --data_dir=%s", data_dir)
+        raise UserError(f"--data_dir={data_dir} cannot be written ({error.strerror or error}). "
+                        "Choose another directory.") from error
+    logging.info("The shards are complete. Train on them with --dataset=clothing1m --data_dir=%s.",
+                 data_dir)
+
+
+def _find_bad_images(listing, source_dir):
+    """Returns the images of a listing that cannot be decoded: list of (path, reason)."""
+    from mlnt_tf.data.images.scan import scan_files
+    from mlnt_tf.data.images.storage import FileImages
+
+    images = FileImages(listing.paths, root=str(source_dir), size=(1, 1))
+    return scan_files(images).bad_images(images)
 
 
 if __name__ == "__main__":

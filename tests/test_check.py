@@ -47,7 +47,7 @@ def test_too_many_bad_images_end_it_after_all_are_listed(pets, capsys):
     assert run(pets) == 2
     out, err = capsys.readouterr()
     assert out.count("cannot be decoded: ") == 2 and "tensorflow 2.20" in out and "are left out" not in out + err
-    assert "2 of 28 images do not decode" in err and err.count("\n") == 1
+    assert "2 of 28 images cannot be decoded" in err and err.count("\n") == 1
 
 
 def test_a_mistake_costs_one_line(tmp_path, capsys):

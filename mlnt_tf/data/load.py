@@ -1,4 +1,4 @@
-"""What a run trains, validates and tests on, from --dataset to the network's input."""
+"""Loads the data of a run: from --dataset to splits with label noise and held-out examples."""
 
 import dataclasses
 
@@ -14,118 +14,201 @@ from mlnt_tf.neighbors import scann
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What a run trains, validates and tests on: splits whose labels are those it uses, the true ones beside them."""
+    """The data of a run: three splits, and how their images become the network's input.
+
+    The labels of each split are those that the run uses: the given labels for training, and for
+    validation and test those that accuracy is measured against. `Split.true_labels` holds the true
+    labels, where they are known.
+
+    Attributes:
+      train: `Split`, with given labels.
+      validation: `Split`, with true or given labels as --validation_labels asks.
+      test: `Split`, with true labels where they are known.
+      class_names: tuple of str [classes], in the order of the labels.
+      bad_images: tuple of (record, reason), the images that cannot be decoded and are left out.
+      preprocess: `Preprocess`, from stored images to float32 [batch, height, width, channels].
+      steps_per_epoch: int, the number of training batches in an epoch.
+      injected_matrix: float64 [classes, classes], the transition matrix p(given | true) of the
+        injected noise. None if no noise was injected, or if the data set has noise of its own.
+    """
 
     train: splits.Split
     validation: splits.Split
     test: splits.Split
     class_names: tuple
-    bad_images: tuple  # (record, reason)
+    bad_images: tuple
     preprocess: transforms.Preprocess
     steps_per_epoch: int
-    injected_matrix: np.ndarray = None  # the matrix of our noise, p(given | true), or None where the labels are as they came
+    injected_matrix: np.ndarray = None
 
     @property
     def realized_rate(self):
-        """Share of wrong labels in training, None where no true label is known."""
+        """The fraction of training labels that are wrong, or None if no true label is known."""
         return noise.realized_rate(self.train.true_labels, self.train.labels)
 
     def new_network(self, config):
-        """The network at its initial weights, the same each time."""
+        """Returns the network with its initial weights. They are the same for every call."""
         return build.build_network(
-            config.model, width=config.width, input_shape=self.preprocess.shape, num_classes=len(self.class_names),
-            seed=config.seed, pretrained_weights=config.pretrained_weights)
+            config.model, width=config.width, input_shape=self.preprocess.shape,
+            num_classes=len(self.class_names), seed=config.seed,
+            pretrained_weights=config.pretrained_weights)
 
     def batches(self, split, config, *, multiple=1):
-        """Un-augmented images in order, with the labels of the split."""
-        return pipeline.evaluation_batches(split, self.preprocess, batch_size=config.batch_size, multiple=multiple)
+        """Returns a split in order and without augmentation; see `evaluation_batches`."""
+        return pipeline.evaluation_batches(
+            split, self.preprocess, batch_size=config.batch_size, multiple=multiple)
 
 
 def load_examples(config):
-    """What --dataset names, made ready; see `build_examples`.
+    """Returns the `Examples` of the data set that --dataset names; see `build_examples`.
 
     Raises:
-      UserError: the data are not there, or too few for the batch or the neighbours.
+      UserError: the data are missing, cannot be read or do not fit the settings.
     """
     return build_examples(load_source(config), config)
 
 
 def build_examples(source, config):
-    """Corrupts, holds out, cuts to size; tells the realised rate, and warns of classes without training examples."""
+    """Injects label noise, holds out validation examples and limits the training split.
+
+    Logs the fraction of wrong labels, and warns about classes without training examples.
+
+    Args:
+      source: `Source`.
+      config: `Config`.
+
+    Returns:
+      `Examples`.
+
+    Raises:
+      UserError: there are too few examples for the settings, or the noise's matrix cannot be read.
+    """
     matrix = None
     if config.noise_source.is_injected:
         matrix = noise.transition_matrix(
             config.noise_source, config.noise_rate, len(source.class_names), dataset=config.dataset,
             symmetric_includes_true=config.symmetric_includes_true)
     if config.neighbor_backend == "scann":
-        scann.usable_scann("scann")  # told now, not after the first training
-    train, validation = inject_noise(source.train, matrix, config), source.validation  # held out or cut off, labels stay
-    if validation is None:
-        train, validation = splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
-    else:
-        validation = inject_noise(validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
+        # Raises UserError now if ScaNN is missing, and not after the first stage of training.
+        scann.usable_scann("scann")
+    train, validation = _split_with_noise(source, matrix, config)
     train = splits.subset(train, config.train_examples, seed=config.seed)
-    if config.batch_size > len(train):
-        raise UserError(f"--batch_size={config.batch_size} is above the {len(train)} training examples: lower it.")
-    if config.method == "mlnt" and config.num_synthetic and config.num_neighbors >= len(train):
-        raise UserError(f"--num_neighbors={config.num_neighbors} needs more than the {len(train)} training examples: "
-                        "lower it.")
     steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
-    if steps_per_epoch % config.steps_per_execution:
-        raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the {steps_per_epoch} steps "
-                        "of an epoch: change it or --steps_per_epoch.")
+    _check_sizes(config, len(train), steps_per_epoch)
+    if config.validation_labels == "clean":
+        validation = validation.with_true_labels()
     examples = Examples(
-        train=train, validation=validation.with_true_labels() if config.validation_labels == "clean" else validation,
-        test=source.test.with_true_labels(), class_names=source.class_names,
-        bad_images=source.bad_images, preprocess=build_preprocess(config, train.images), steps_per_epoch=steps_per_epoch,
+        train=train, validation=validation, test=source.test.with_true_labels(),
+        class_names=source.class_names, bad_images=source.bad_images,
+        preprocess=build_preprocess(config, train.images), steps_per_epoch=steps_per_epoch,
         injected_matrix=matrix if source_is_clean(source.train) else None)
-    counts = np.bincount(train.labels, minlength=len(source.class_names))
-    if not counts.all():
-        logging.warning("no training example has the class %s", ", ".join(
-            name for name, count in zip(source.class_names, counts) if not count))
-    rate = examples.realized_rate
-    logging.info("%s: %d training examples, %s of their labels wrong (--noise=%s); %d validation (%s labels), "
-                 "%d test (%s labels)", config.dataset, len(train),
-                 "an unknown share" if rate is None else f"{100 * rate:.1f} %", config.noise,
-                 len(validation), describe_labels(examples.validation), len(source.test), describe_labels(examples.test))
+    _warn_of_missing_classes(examples)
+    _log_summary(examples, config)
     return examples
 
 
-def describe_labels(split):
-    """What an accuracy on this split is measured against, in a word."""
+def _split_with_noise(source, matrix, config):
+    """Returns the training and validation splits, with noise injected into their labels.
+
+    Noise is injected before examples are held out, so the noise of an example does not depend on
+    --validation_fraction.
+    """
+    train = inject_noise(source.train, matrix, config)
+    if source.validation is None:
+        return splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
+    validation = inject_noise(
+        source.validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
+    return train, validation
+
+
+def _check_sizes(config, num_examples, steps_per_epoch):
+    """Raises UserError if there are too few training examples for the settings."""
+    if config.batch_size > num_examples:
+        raise UserError(f"--batch_size={config.batch_size} is larger than the training split of "
+                        f"{num_examples} examples. Lower it.")
+    uses_neighbors = config.method == "mlnt" and config.num_synthetic
+    if uses_neighbors and config.num_neighbors >= num_examples:
+        raise UserError(f"--num_neighbors={config.num_neighbors} must be smaller than the training "
+                        f"split of {num_examples} examples. Lower it.")
+    if steps_per_epoch % config.steps_per_execution:
+        raise UserError(f"--steps_per_execution={config.steps_per_execution} must divide the "
+                        f"{steps_per_epoch} steps of an epoch. Change it or --steps_per_epoch.")
+
+
+def _warn_of_missing_classes(examples):
+    counts = np.bincount(examples.train.labels, minlength=len(examples.class_names))
+    missing = [name for name, count in zip(examples.class_names, counts) if not count]
+    if missing:
+        logging.warning("No training example has the class %s.", ", ".join(missing))
+
+
+def _log_summary(examples, config):
+    """Logs the size of each split and the kind of its labels."""
+    rate = examples.realized_rate
+    wrong = "an unknown fraction" if rate is None else f"{100 * rate:.1f} %"
+    logging.info(
+        "%s: %d training examples (%s of the labels are wrong, --noise=%s), %d validation examples "
+        "(%s), %d test examples (%s)", config.dataset, len(examples.train), wrong, config.noise,
+        len(examples.validation), _describe_labels(examples.validation), len(examples.test),
+        _describe_labels(examples.test))
+
+
+def _describe_labels(split):
+    """Returns the kind of labels that accuracy on a split is measured against."""
     if (split.true_labels < 0).any():
-        return "given, as true ones are not known"
-    return "clean" if (split.labels == split.true_labels).all() else "noisy"
+        return "given labels, because not all true labels are known"
+    return "clean labels" if (split.labels == split.true_labels).all() else "noisy labels"
 
 
 def build_preprocess(config, images):
-    """What the network sees of the images: its own normalization if it has one, else the mean of the training images
-    subtracted, pixel by pixel or, where crops shift them, by channel."""
+    """Returns the `Preprocess` of a run.
+
+    A network of Keras Applications has its own normalization. For other networks, images are scaled
+    to [0, 1] and the mean of the training images is subtracted: per pixel, or per channel if crops
+    shift the pixels.
+
+    Args:
+      config: `Config`.
+      images: the images of the training split.
+
+    Raises:
+      UserError: --crop_size is larger than the images.
+    """
     stored = images.shape
     if config.crop_size > min(stored[:2]):
-        raise UserError(f"--crop_size={config.crop_size} is above the images' {stored[0]} x {stored[1]}: lower it, or "
-                        "enlarge them by --image_size.")
-    shape = (config.crop_size, config.crop_size, stored[2]) if config.crop_size else stored
+        raise UserError(f"--crop_size={config.crop_size} is larger than the images, which have "
+                        f"{stored[0]} x {stored[1]} pixels. Lower it, or enlarge the images with "
+                        "--image_size.")
+    shape = stored
+    if config.crop_size:
+        shape = (config.crop_size, config.crop_size, stored[2])
     normalize = build.normalization(config.model)
     if normalize is None:
         mean = images.mean_image()
-        normalize = transforms.Normalizer(mean if shape == stored else mean.mean(axis=(0, 1)))
+        if shape != stored:
+            mean = mean.mean(axis=(0, 1))
+        normalize = transforms.Normalizer(mean)
     return transforms.Preprocess(stored, shape, normalize)
 
 
 def source_is_clean(split):
-    """Whether the labels carry no noise of their own, as far as is known: what is drawn on top is then the whole noise."""
+    """Returns whether no label is known to be wrong, so that injected noise is the only noise."""
     return bool(((split.true_labels < 0) | (split.true_labels == split.labels)).all())
 
 
 def inject_noise(split, matrix, config, *, salt=noise.NOISE_SALT):
-    """The split with our noise drawn on top of its labels, which are the true ones where no others are known.
+    """Returns a split with noise injected into its labels.
+
+    Where the true label is unknown, the label before the injection becomes the true label.
 
     Args:
-      matrix: p(given | true), or None for the labels as they are.
-      salt: of the draws.
+      split: `Split`.
+      matrix: float64 [classes, classes], p(given | true), or None to return the split unchanged.
+      config: `Config`.
+      salt: int, see `uniform_draws`.
     """
     if matrix is None:
         return split
-    given = noise.corrupt_labels(split.labels, split.ids, matrix, seed=config.seed, sampling=config.noise_sampling, salt=salt)
+    given = noise.corrupt_labels(split.labels, split.ids, matrix, seed=config.seed,
+                                 sampling=config.noise_sampling, salt=salt)
     return dataclasses.replace(split, labels=given, true_labels=split.with_true_labels().labels)

@@ -1,7 +1,8 @@
-"""tf.data: order, filter, preprocess, augment, batch, neighbours.
+"""The tf.data input pipeline: order, selection, preprocessing, augmentation, batches, neighbors.
 
-Order and draws are pure functions of (seed, epoch, position), so that any step of any epoch can be had again. A position is
-a row of the training split and of every array aligned with it.
+Order and augmentation are pure functions of the seed, the epoch and the position, so a resumed run
+can start at any step of any epoch. A position is a row of the training split, and of every array
+that has one row per training example.
 """
 
 import numpy as np
@@ -10,10 +11,12 @@ import tensorflow as tf
 from mlnt_tf.data.images.storage import without_autotuner
 from mlnt_tf.data.targets import Targets
 
-CACHE_BELOW = 2**29  # bytes of evaluation images kept in memory, normalized
+# Bytes of preprocessed evaluation images. A smaller data set is kept in memory.
+CACHE_BELOW = 2**29
 
 
 def fold_key(seed, *parts):
+    """Returns a key for stateless random numbers, int32 [2], from a seed and further integers."""
     key = tf.constant([seed, 0], tf.int32)
     for part in parts:
         key = tf.random.experimental.stateless_fold_in(key, tf.cast(part, tf.int32), alg="philox")
@@ -21,139 +24,229 @@ def fold_key(seed, *parts):
 
 
 def batch_neighbor_labels(features, positions, labels, num_neighbors):
-    """The labels of each sample's nearest others in the batch, by exact Euclidean distance (the paper's scope).
+    """Returns the labels of each example's nearest neighbors in the batch, the paper's scope.
+
+    The search is exact, by Euclidean distance.
 
     Args:
-      features: float32 [batch, d].
-      positions: int [batch]; a sample is left out of its own neighbours by position, not by rank.
+      features: float32 [batch, features].
+      positions: int [batch]. An example is no neighbor of itself, which is decided by its
+        position. A duplicate at another position is a neighbor.
       labels: int32 [batch].
-      num_neighbors: below the batch size.
+      num_neighbors: int, less than the batch size.
 
     Returns:
       int32 [batch, num_neighbors], nearest first.
     """
-    features = features - tf.reduce_mean(features, axis=0)  # far from the origin the squares would cancel to noise
+    # Far from the origin, the rounding error of the squares would exceed the distances.
+    features = features - tf.reduce_mean(features, axis=0)
     squares = tf.reduce_sum(features**2, axis=1)
-    distances = squares[:, None] + squares[None] - 2 * tf.matmul(features, features, transpose_b=True)
-    itself = positions[:, None] == positions[None]
-    nearest = tf.math.top_k(-tf.where(itself, np.float32(np.inf), distances), num_neighbors).indices
+    products = tf.matmul(features, features, transpose_b=True)
+    distances = squares[:, None] + squares[None] - 2 * products
+    is_self = positions[:, None] == positions[None]
+    distances = tf.where(is_self, np.float32(np.inf), distances)
+    nearest = tf.math.top_k(-distances, num_neighbors).indices
     return tf.gather(labels, nearest)
 
 
-def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0, first_step=0, seed,
-                     augmented, targets=None, neighbors=None, features=None, num_neighbors=10, stream=0, worker=(0, 1)):
-    """Batches of {"id", "position", "image", "label"}, "probabilities" and "weight" where the targets have them, for
-    the meta loss "neighbor_labels", and "true_label" where all are known.
+def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0,
+                     first_step=0, seed, augmented, targets=None, neighbors=None, features=None,
+                     num_neighbors=10, stream=0, worker=(0, 1)):
+    """Returns the training batches of all epochs as one data set.
 
-    An epoch is steps_per_epoch batches from one pass after another, as many as it takes.
+    An epoch is `steps_per_epoch` batches. It passes over the data as often as needed, each time in
+    a new order.
 
     Args:
-      split: the training examples.
-      preprocess: a `Preprocess`.
-      first_epoch, first_step: where to begin; epochs counts from 0 all the same.
-      augmented: whether to crop and flip.
-      targets: a `Targets`; None means the given labels of the split, every example. What it does not select is
-        filtered out before its image is read.
-      neighbors: int32 [n, num_neighbors], positions; or
-      features: float32 [n, d], to search within each batch.
-      stream: streams of one run draw apart.
-      worker: (index, of how many), of which each decodes its own slice of every batch; the batch size is the global one.
+      split: `Split`, the training examples.
+      preprocess: `Preprocess`.
+      batch_size: int, the global batch size.
+      steps_per_epoch: int.
+      epochs: int, the last epoch plus 1.
+      first_epoch, first_step: int, where to start. Epochs are counted from 0.
+      seed: int.
+      augmented: bool, whether to crop and flip the images at random.
+      targets: `Targets`. None means every example with its given label. Examples that are not
+        selected are left out before their images are read.
+      neighbors: int32 [n, num_neighbors], the positions of each example's neighbors, or None.
+      features: float32 [n, features], to search the neighbors within each batch, or None.
+      num_neighbors: int, for the search within each batch.
+      stream: int. Two streams of one run have different orders and augmentation.
+      worker: (index, number of workers). A worker receives its own slice of every batch and decodes
+        only the images of this slice.
 
     Returns:
-      a data set of (epochs - first_epoch) * steps_per_epoch - first_step batches: id int64 [batch], image float32
-      [batch, height, width, channels], position, label, true_label int32 [batch], probabilities float32 [batch,
-      classes], weight float32 [batch], neighbor_labels int32 [batch, num_neighbors].
+      tf.data.Dataset of (epochs - first_epoch) * steps_per_epoch - first_step batches. A batch is a
+      dict of
+
+        id               int64 [batch]
+        position         int32 [batch]
+        image            float32 [batch, height, width, channels]
+        label            int32 [batch]
+        true_label       int32 [batch], if all true labels are known
+        probabilities    float32 [batch, classes], if the targets have them
+        weight           float32 [batch], if the targets have them
+        neighbor_labels  int32 [batch, num_neighbors], with `neighbors` or `features`
 
     Raises:
-      ValueError: the workers do not divide the batch, or features are to be searched within a part of one.
+      ValueError: the number of workers does not divide the batch size, or several workers would
+        each search neighbors within a part of the batch.
     """
-    index, workers = worker
-    if batch_size % workers or (workers > 1 and features is not None):
-        raise ValueError("workers must divide the batch size, and take neighbors, not features. Received: "
-                         f"{workers} workers, batch_size={batch_size}")
+    worker_index, num_workers = worker
+    if batch_size % num_workers or (num_workers > 1 and features is not None):
+        raise ValueError("The number of workers must divide the batch size. Several workers need "
+                         "neighbors instead of features. Received: "
+                         f"{num_workers} workers, batch_size={batch_size}")
     targets = targets or Targets.given(split)
-    columns = {"id": split.ids, **targets.columns()}
-    if (split.true_labels >= 0).all():
-        columns["true_label"] = split.true_labels
-    columns = {name: tf.constant(column) for name, column in columns.items()}
+    columns = _constant_columns(split, targets)
     selected = None if targets.selected is None else tf.constant(targets.selected)
-    neighbors = None if neighbors is None else tf.constant(neighbors)
-    features_of = None if features is None else row_reader(features)
+    add_neighbors = _neighbor_lookup(columns["label"], neighbors, features, num_neighbors)
 
-    def epoch_of(epoch):
-        def one_pass(repeat):
-            examples = split.images.one_pass(fold_key(seed, stream, epoch, repeat), selected)
+    def examples_of_epoch(epoch):
+        def examples_of_pass(repeat):
+            examples = split.images.shuffled(fold_key(seed, stream, epoch, repeat), selected)
             return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
-        examples = tf.data.Dataset.range(2**31 - 1).flat_map(one_pass).take(steps_per_epoch * batch_size)
-        examples = examples.skip(tf.where(epoch == first_epoch, np.int64(first_step * batch_size), 0))
-        if workers == 1:
+        examples = tf.data.Dataset.range(2**31 - 1).flat_map(examples_of_pass)
+        examples = examples.take(steps_per_epoch * batch_size)
+        skipped = tf.where(epoch == first_epoch, np.int64(first_step * batch_size), 0)
+        examples = examples.skip(skipped)
+        if num_workers == 1:
             return examples
-        mine = examples.enumerate().filter(lambda count, _: count % batch_size // (batch_size // workers) == index)
-        return mine.map(lambda _, example: example)
+        return _slice_of_worker(examples, worker_index, batch_size, batch_size // num_workers)
 
     def load(epoch, repeat, position, handle):
         image = split.images.pixels(handle)
-        image = (preprocess.augmented(image, fold_key(seed, stream, epoch, repeat, position)) if augmented
-                 else preprocess(image))
-        return position, {"position": tf.cast(position, tf.int32), "image": image,
-                          **{name: column[position] for name, column in columns.items()}}
+        if augmented:
+            image = preprocess.augment(image, fold_key(seed, stream, epoch, repeat, position))
+        else:
+            image = preprocess(image)
+        example = {name: column[position] for name, column in columns.items()}
+        example["position"] = tf.cast(position, tf.int32)
+        example["image"] = image
+        return position, example
 
-    def add_neighbors(positions, batch):
-        if neighbors is not None:
-            batch["neighbor_labels"] = tf.gather(columns["label"], tf.gather(neighbors, positions))
-        elif features_of is not None:
-            batch["neighbor_labels"] = batch_neighbor_labels(
-                features_of(positions), positions, batch["label"], num_neighbors)
-        return batch
-
-    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(
-        batch_size // workers, drop_remainder=True)
+    batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples_of_epoch)
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.batch(batch_size // num_workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
     batches = without_autotuner(batches.prefetch(4))
-    if first_step:  # `fit` counts the batches passed over too, and would end early if it knew how many come
+    if first_step:
+        # `fit` also counts the skipped batches. With a known cardinality it would end too early.
         return batches
-    return batches.apply(tf.data.experimental.assert_cardinality((epochs - first_epoch) * steps_per_epoch))
+    cardinality = (epochs - first_epoch) * steps_per_epoch
+    return batches.apply(tf.data.experimental.assert_cardinality(cardinality))
 
 
-def row_reader(array):
-    """A function of positions int32 [batch] to those rows of float32 [n, d]: from memory or, of a memory map, from disk."""
+def _constant_columns(split, targets):
+    """Returns the arrays with one row per example that every batch contains, as constants."""
+    columns = {"id": split.ids, **targets.columns()}
+    if (split.true_labels >= 0).all():
+        columns["true_label"] = split.true_labels
+    return {name: tf.constant(column) for name, column in columns.items()}
+
+
+def _slice_of_worker(examples, worker_index, batch_size, slice_size):
+    """Returns the examples that are in one worker's slice of each global batch."""
+    numbered = examples.enumerate()
+    own = numbered.filter(lambda number, _: number % batch_size // slice_size == worker_index)
+    return own.map(lambda _, example: example)
+
+
+def _neighbor_lookup(labels, neighbors, features, num_neighbors):
+    """Returns a function of positions [batch] and a batch that adds "neighbor_labels" to it.
+
+    The function returns the batch unchanged if there are neither neighbors nor features.
+    """
+    if neighbors is not None:
+        neighbors = tf.constant(neighbors)
+
+        def gather(positions, batch):
+            neighbor_labels = tf.gather(labels, tf.gather(neighbors, positions))
+            return {**batch, "neighbor_labels": neighbor_labels}
+
+        return gather
+    if features is not None:
+        read_rows = _row_reader(features)
+
+        def search(positions, batch):
+            neighbor_labels = batch_neighbor_labels(
+                read_rows(positions), positions, batch["label"], num_neighbors)
+            return {**batch, "neighbor_labels": neighbor_labels}
+
+        return search
+    return lambda positions, batch: batch
+
+
+def _row_reader(array):
+    """Returns a function of positions int32 [batch] to these rows of a float32 array [n, features].
+
+    The rows come from memory or, if the array is a memory map, from disk.
+    """
     if not isinstance(array, np.memmap):
         table = tf.constant(array)
         return lambda positions: tf.gather(table, positions)
 
-    def read(positions):  # Python once a batch
-        rows = tf.numpy_function(lambda positions: np.asarray(array[positions]), [positions], tf.float32)
+    def read_rows(positions):
+        # Unlike the rest of the pipeline, this runs Python code, once per batch.
+        rows = tf.numpy_function(
+            lambda positions: np.asarray(array[positions]), [positions], tf.float32)
         return tf.ensure_shape(rows, [positions.shape[0], array.shape[1]])
 
-    return read
+    return read_rows
 
 
 def two_streams(meta, classification):
-    """{"meta": batch, "classification": batch}: the two updates of a step see data of their own (section 3.3)."""
+    """Zips the data sets of the two updates of a step, which use separate batches (section 3.3).
+
+    Args:
+      meta, classification: tf.data.Dataset, see `training_batches`.
+
+    Returns:
+      tf.data.Dataset of {"meta": batch, "classification": batch}.
+    """
     return tf.data.Dataset.zip({"meta": meta, "classification": classification})
 
 
 def evaluation_batches(split, preprocess, *, batch_size, multiple=1):
-    """Every example once, in order, un-augmented: batches of {"id", "image", "label"}, the last one smaller.
+    """Returns every example once, in order and without augmentation.
 
-    It is filled up to a multiple of `multiple`, for replicas to share, with black images of id and label -1.
+    Args:
+      split: `Split`.
+      preprocess: `Preprocess`.
+      batch_size: int.
+      multiple: int. The last batch is padded to a multiple of this number, so that replicas can
+        share it. Padding has black images, and -1 as id and label.
+
+    Returns:
+      tf.data.Dataset of dicts: "id" int64 [batch], "image" float32 [batch, height, width,
+      channels], "label" int32 [batch]. The last batch may be smaller.
     """
-    def fill_up(batch):
-        missing = tf.math.floormod(-tf.shape(batch["label"])[0], multiple)
-        return {name: tf.pad(value, [[0, missing]] + [[0, 0]] * (len(value.shape) - 1),
-                             constant_values=tf.cast(0 if name == "image" else -1, value.dtype))
-                for name, value in batch.items()}
-
     ids, labels = tf.constant(split.ids), tf.constant(split.labels)
 
     def load(position, handle):
-        return {"id": ids[position], "image": preprocess(split.images.pixels(handle)), "label": labels[position]}
+        image = preprocess(split.images.pixels(handle))
+        return {"id": ids[position], "image": image, "label": labels[position]}
 
-    batches = split.images.in_order().map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    batches = batches.batch(batch_size).apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
+    examples = split.images.in_order().map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    num_batches = -(-len(split) // batch_size)
+    batches = examples.batch(batch_size).apply(
+        tf.data.experimental.assert_cardinality(num_batches))
     if multiple > 1:
-        batches = batches.map(fill_up, num_parallel_calls=tf.data.AUTOTUNE)
-    cached = 4 * len(split) * np.prod(preprocess.shape) < CACHE_BELOW
-    return without_autotuner((batches.cache() if cached else batches).prefetch(2))
+        batches = batches.map(
+            lambda batch: _pad_batch(batch, multiple), num_parallel_calls=tf.data.AUTOTUNE)
+    image_bytes = 4 * len(split) * np.prod(preprocess.shape)
+    if image_bytes < CACHE_BELOW:
+        batches = batches.cache()
+    return without_autotuner(batches.prefetch(2))
+
+
+def _pad_batch(batch, multiple):
+    """Pads the columns of a batch to a multiple of a number: images with 0, the others with -1."""
+    missing = tf.math.floormod(-tf.shape(batch["label"])[0], multiple)
+    padded = {}
+    for name, column in batch.items():
+        paddings = [[0, missing]] + [[0, 0]] * (len(column.shape) - 1)
+        value = tf.cast(0 if name == "image" else -1, column.dtype)
+        padded[name] = tf.pad(column, paddings, constant_values=value)
+    return padded

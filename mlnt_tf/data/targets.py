@@ -1,4 +1,4 @@
-"""What the classification loss trains on: labels or class probabilities, weights, and the selected examples."""
+"""Targets of the classification loss: labels or class probabilities, weights, and a selection."""
 
 import dataclasses
 
@@ -11,15 +11,16 @@ from mlnt_tf.config import UserError
 class Targets:
     """Targets of the training split's n examples, in the order of its rows.
 
-    Args:
-      labels: int32 [n]. The accuracy on the training data is measured against them.
-      probabilities: float32 [n, classes], soft labels that the loss uses in place of `labels`, or None.
-      weights: float32 [n], factors of each example's loss, or None for 1.
+    Attributes:
+      labels: int32 [n]. The training accuracy is measured against them.
+      probabilities: float32 [n, classes], soft labels that the loss uses instead of `labels`, or
+        None.
+      weights: float32 [n], the factor of each example's loss, or None for 1.
       selected: bool [n], the examples to train on, or None for all.
       selected_by: str, the flag that made the selection, for the error message.
 
     Raises:
-      UserError: nothing is selected.
+      UserError: no example is selected.
       ValueError: the lengths differ.
     """
 
@@ -34,17 +35,23 @@ class Targets:
         if self.selected is not None:
             lengths["selected"] = len(self.selected)
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"Every column of the targets needs one row per example. Received: {lengths}")
+            raise ValueError("Every column of the targets needs one row per example. Received: "
+                             f"{lengths}")
         if self.selected is not None and not self.selected.any():
-            raise UserError(f"{self.selected_by} keeps none of the {len(self.labels)} training examples. "
-                            "Lower it, and choose another --output_dir.")
+            raise UserError(f"{self.selected_by} keeps none of the {len(self.labels)} training "
+                            "examples. Lower it, and choose another --output_dir.")
 
     @classmethod
     def given(cls, split):
-        """Returns the given labels of a split: every example, unweighted."""
+        """Returns the given labels of a split: every example, with weight 1."""
         return cls(split.labels)
 
     def columns(self):
-        """Returns the arrays that become columns of a batch: {"label", "probabilities", "weight"}, those present."""
-        columns = {"label": self.labels, "probabilities": self.probabilities, "weight": self.weights}
+        """Returns the arrays that become columns of a batch, without those that are None.
+
+        Returns:
+          dict with the keys "label", "probabilities" and "weight".
+        """
+        columns = {"label": self.labels, "probabilities": self.probabilities,
+                   "weight": self.weights}
         return {name: column for name, column in columns.items() if column is not None}

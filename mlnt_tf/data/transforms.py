@@ -1,4 +1,4 @@
-"""From the stored image to the network's input: crop, normalize, augment."""
+"""From a stored image to the network's input: crop, normalization and augmentation."""
 
 import dataclasses
 import typing
@@ -6,30 +6,43 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-PADDING = 4  # pixels on each edge, before the random crop of images that are not stored larger
+# Pixels of padding on each edge before the random crop of images that are not larger than the crop.
+PADDING = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-    """Scales to [0, 1] and subtracts `mean_image`, float32, of shape [height, width, channels] (as Tanaka et al. 2018)
-    or [channels]."""
+    """Scales images to [0, 1] and subtracts a mean, as Tanaka et al. (2018) do.
+
+    Attributes:
+      mean_image: float32 [height, width, channels], or [channels] for one mean per channel.
+    """
 
     mean_image: np.ndarray
 
     def __call__(self, images):
-        """Images [..., height, width, channels] in 0 to 255, of any type, to float32."""
-        mean = np.broadcast_to(self.mean_image, images.shape[-3:])  # TensorFlow is slow at it over a last axis of 3
+        """Normalizes images.
+
+        Args:
+          images: [..., height, width, channels] of any dtype, with values in [0, 255].
+
+        Returns:
+          float32 [..., height, width, channels].
+        """
+        # TensorFlow broadcasts slowly along a last axis of 3, so NumPy does it once.
+        mean = np.broadcast_to(self.mean_image, images.shape[-3:])
         return tf.cast(images, tf.float32) / 255.0 - mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """What a network sees of an image.
+    """Maps stored images to the network's input.
 
-    Args:
-      stored: (height, width, channels) of the images before the crop.
+    Attributes:
+      stored: (height, width, channels) of the stored images, before the crop.
       shape: (height, width, channels) of the network's input.
-      normalize: a function of images in 0 to 255, [..., height, width, channels], to float32.
+      normalize: function of images [..., height, width, channels] with values in [0, 255]. It
+        returns float32 of the same shape.
     """
 
     stored: tuple
@@ -37,30 +50,45 @@ class Preprocess:
     normalize: typing.Callable
 
     def __call__(self, images):
-        """Images [..., stored] in 0 to 255: centre crop, normalize; float32 [..., shape]."""
-        top, left = ((self.stored[axis] - self.shape[axis]) // 2 for axis in range(2))
-        height, width, _ = self.shape
-        return self.normalize(images[..., top:top + height, left:left + width, :])
-
-    def augmented(self, image, key):
-        """One image [stored]: random crop, flip with probability one half; float32 [shape].
-
-        The crop is of the stored image where that is larger, of the normalized image padded by 4 zeros where not.
+        """Takes the center crop and normalizes it.
 
         Args:
-          image: in 0 to 255.
-          key: int32 [2], the seed of the draws.
+          images: [..., *stored], with values in [0, 255].
+
+        Returns:
+          float32 [..., *shape].
+        """
+        height, width, _ = self.shape
+        top = (self.stored[0] - height) // 2
+        left = (self.stored[1] - width) // 2
+        return self.normalize(images[..., top:top + height, left:left + width, :])
+
+    def augment(self, image, key):
+        """Takes a random crop, flips it with probability 0.5, and normalizes it.
+
+        If the stored image has the network's shape, the crop is taken from the normalized image,
+        padded with 4 zeros on each edge.
+
+        Args:
+          image: [*stored], with values in [0, 255].
+          key: int32 [2]. The result depends only on the image and the key.
+
+        Returns:
+          float32 [*shape].
         """
         if self.stored == self.shape:
-            padded = tf.pad(self.normalize(image), [[PADDING, PADDING], [PADDING, PADDING], [0, 0]])
-            return crop_and_flip(padded, self.shape, key)
-        return self.normalize(crop_and_flip(image, self.shape, key))
+            paddings = [[PADDING, PADDING], [PADDING, PADDING], [0, 0]]
+            return _crop_and_flip(tf.pad(self.normalize(image), paddings), self.shape, key)
+        return self.normalize(_crop_and_flip(image, self.shape, key))
 
 
-def crop_and_flip(image, shape, key):
-    """A crop of this shape at a place, flipped or not, as the key, int32 [2], decides."""
-    draws = tf.random.stateless_uniform([3], key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
-    top, left = (tf.math.floormod(draws[axis], image.shape[axis] - shape[axis] + 1) for axis in range(2))
+def _crop_and_flip(image, shape, key):
+    """Returns a random crop of this shape, flipped with probability 0.5."""
+    draws = tf.random.stateless_uniform(
+        [3], key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
+    top = tf.math.floormod(draws[0], image.shape[0] - shape[0] + 1)
+    left = tf.math.floormod(draws[1], image.shape[1] - shape[1] + 1)
     cropped = tf.slice(image, [top, left, 0], shape)
     cropped.set_shape(shape)
-    return tf.cond(tf.math.floormod(draws[2], 2) == 0, lambda: cropped, lambda: tf.reverse(cropped, axis=[1]))
+    keep = tf.math.floormod(draws[2], 2) == 0
+    return tf.cond(keep, lambda: cropped, lambda: tf.reverse(cropped, axis=[1]))

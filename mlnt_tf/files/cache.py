@@ -1,4 +1,4 @@
-"""What a look at many files found, kept for the next run."""
+"""On-disk cache for results of scanning many files, such as which images can be decoded."""
 
 import hashlib
 import os
@@ -9,40 +9,63 @@ from absl import logging
 
 from mlnt_tf.files import artifacts
 
-MIN_SECONDS = 10.0  # seconds: what took less is found anew
+MIN_SECONDS = 10.0  # A scan faster than this is repeated instead of cached.
 
 
-def cached_scan(kind, paths, find, *, of):
-    """`find()`, a dictionary of arrays, or what it gave before for files of the same names, sizes and times.
+def cached_scan(name, paths, scan, *, version):
+    """Returns `scan()`, or its stored result if no file has changed since.
 
-    Kept under ~/.cache/mlnt_tf (or XDG_CACHE_HOME), never beside the data.
+    Results are stored under `$XDG_CACHE_HOME/mlnt_tf` (default `~/.cache/mlnt_tf`), never next to
+    the data. A file counts as changed when its size or modification time differs.
 
     Args:
-      kind: what is found, part of the file's name.
-      paths: bytes or str, of the files it hangs on.
-      find: called if nothing is kept.
-      of: what else it hangs on, of a plain `repr`: what is read of the files, the version of what reads them.
+      name: str, a short name for this kind of scan. Part of the cache file's name.
+      paths: list of str or bytes, the files that the result depends on.
+      scan: function without arguments that returns a dict of NumPy arrays. Called on a cache miss.
+      version: any value with a stable `repr`, for example the decoder's version. A new version
+        invalidates old entries.
+
+    Returns:
+      dict of NumPy arrays.
     """
-    key = hashlib.sha256(b"%s\n" % repr(of).encode())
+    digest = _digest(paths, version)
+    path = _cache_directory() / f"{name}_{digest[:32]}.npz"
+    stored = artifacts.read(path, inputs=digest)
+    if stored is not None:
+        arrays, _ = stored
+        logging.info("%d files have not changed since they were scanned; using %s.", len(paths),
+                     path)
+        return arrays
+    start = time.monotonic()
+    arrays = scan()
+    if time.monotonic() - start > MIN_SECONDS:
+        _store(path, arrays, digest)
+    return arrays
+
+
+def _digest(paths, version):
+    """Returns a hexadecimal digest of the version and of each file's path, size and time."""
+    digest = hashlib.sha256(b"%s\n" % repr(version).encode())
     for path in paths:
         try:
             status = os.stat(path)
-            key.update(b"%s %d %d\n" % (os.fsencode(path), status.st_size, status.st_mtime_ns))
         except OSError:
-            key.update(b"%s missing\n" % os.fsencode(path))
+            digest.update(b"%s missing\n" % os.fsencode(path))
+            continue
+        digest.update(b"%s %d %d\n" % (os.fsencode(path), status.st_size, status.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _cache_directory():
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    place = pathlib.Path(home) / "mlnt_tf" / f"{kind}_{key.hexdigest()[:32]}.npz"
-    inputs = key.hexdigest()
-    stored = artifacts.read(place, inputs=inputs)
-    if stored is not None:
-        logging.info("%d files were looked at before (%s)", len(paths), place)
-        return stored[0]
-    began = time.monotonic()
-    found = find()
-    if time.monotonic() - began > MIN_SECONDS:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            artifacts.load_or_compute(place, lambda scratch: found, inputs=inputs)
-        except OSError as error:
-            logging.warning("what was found in %d files cannot be kept for the next run: %s", len(paths), error)
-    return found
+    return pathlib.Path(home) / "mlnt_tf"
+
+
+def _store(path, arrays, digest):
+    """Writes a cache entry. A failure is logged, because the scan can be repeated."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        artifacts.load_or_compute(path, lambda scratch: arrays, inputs=digest)
+    except OSError as error:
+        logging.warning("%s cannot be written (%s). The next run scans the files again.", path,
+                        error.strerror or error)

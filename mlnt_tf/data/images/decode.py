@@ -1,63 +1,92 @@
-"""Encoded images to pixels, the same in training and in the SavedModel.
+"""Decoding and resizing of images in TensorFlow, for training and for the SavedModel alike.
 
-JPEG, PNG, GIF (the first frame), BMP and WebP, grey, CMYK, palette, alpha (dropped) and 16 bits: all to uint8 RGB. The
-orientation that EXIF gives a JPEG is applied, as viewers do and `tf.io.decode_image` does not. A BMP of under 24 bits is
-refused: TensorFlow takes a palette's indices for grey.
+JPEG, PNG, GIF (first frame), BMP and WebP become uint8 RGB, whether they are gray, CMYK, palette,
+16 bits per channel or have an alpha channel (dropped). The orientation that EXIF gives a JPEG is
+applied, as image viewers do and `tf.io.decode_image` does not. A BMP of less than 24 bits per pixel
+is refused, because TensorFlow would read palette indices as gray values.
 """
 
 import tensorflow as tf
 
-DECODER_VERSION = 1  # to raise where other images decode, or to another size: what was found of them before is void
-HEADER = 1024  # bytes of a JPEG in which EXIF's orientation is looked for
-# Tag 0x0112, type 3 (short), count 1, in either byte order; the value follows, high byte first in the first.
-ORIENTATION_TAGS = {b"\x01\x12\x00\x03\x00\x00\x00\x01": 9, b"\x12\x01\x03\x00\x01\x00\x00\x00": 8}
+# Raise this if other images can be decoded, or decode to another size: it invalidates cached scans.
+DECODER_VERSION = 1
+HEADER_BYTES = 1024  # The part of a JPEG that is searched for EXIF's orientation.
+# {tag 0x0112, type 3 (short), count 1: offset of the value's byte}, in both byte orders.
+ORIENTATION_TAGS = {
+    b"\x01\x12\x00\x03\x00\x00\x00\x01": 9, b"\x12\x01\x03\x00\x01\x00\x00\x00": 8}
 
 
 def decode(encoded):
-    """Encoded bytes, a string scalar, to uint8 [height, width, 3]."""
+    """Decodes one image.
+
+    Args:
+      encoded: string scalar, the bytes of the file.
+
+    Returns:
+      uint8 [height, width, 3].
+
+    Raises:
+      tf.errors.InvalidArgumentError: the image is damaged, or its format is not supported.
+    """
     header = tf.strings.substr(encoded, 0, 32)
-    few_bits = tf.strings.regex_full_match(header, r"BM\C{26}[\x01\x04\x08]\C*")
-    with tf.control_dependencies([tf.debugging.Assert(~few_bits, ["a BMP of under 24 bits: save it as PNG"])]):
+    is_palette_bmp = tf.strings.regex_full_match(header, r"BM\C{26}[\x01\x04\x08]\C*")
+    refusal = tf.debugging.Assert(
+        ~is_palette_bmp, ["A BMP of less than 24 bits per pixel is not supported. Save it as PNG."])
+    with tf.control_dependencies([refusal]):
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     has_exif = tf.strings.regex_full_match(header, r"\C*Exif\C*")
-    return tf.cond(has_exif, lambda: apply_orientation(image, read_orientation(encoded)), lambda: image)
+    return tf.cond(
+        has_exif, lambda: _apply_orientation(image, _read_orientation(encoded)), lambda: image)
 
 
-def read_orientation(encoded):
-    """EXIF's orientation of a JPEG that begins with EXIF (after JFIF's own segment at most), 1 to 8; 1 if unknown."""
-    header = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEADER), tf.uint8)
-    header = tf.pad(header, [[0, HEADER + 16 - tf.size(header)]])
-    found = tf.constant(1, tf.int32)
+def _read_orientation(encoded):
+    """Returns EXIF's orientation of a JPEG, int32 scalar in 1 to 8; 1 if it is not found.
+
+    EXIF must come first in the file or directly after the JFIF segment.
+    """
+    header = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEADER_BYTES), tf.uint8)
+    header = tf.pad(header, [[0, HEADER_BYTES + 16 - tf.size(header)]])
+    orientation = tf.constant(1, tf.int32)
     for tag, offset in ORIENTATION_TAGS.items():
-        matches = tf.reduce_all(tf.stack([header[i:HEADER + i] == byte for i, byte in enumerate(tag)]), axis=0)
-        place = tf.argmax(matches, output_type=tf.int32)
-        value = tf.cast(header[place + offset], tf.int32)
-        found = tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, found)
-    return found
+        byte_matches = [header[i:HEADER_BYTES + i] == byte for i, byte in enumerate(tag)]
+        tag_matches = tf.reduce_all(tf.stack(byte_matches), axis=0)
+        start = tf.argmax(tag_matches, output_type=tf.int32)
+        value = tf.cast(header[start + offset], tf.int32)
+        is_valid = tf.reduce_any(tag_matches) & (value >= 1) & (value <= 8)
+        orientation = tf.where(is_valid, value, orientation)
+    return orientation
 
 
-def apply_orientation(image, orientation):
-    """An image as stored to the image as seen: transposed from 5 on, then flipped."""
+def _apply_orientation(image, orientation):
+    """Turns an image as stored into the image as viewed: a transposition from 5 on, then flips."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    mirrored = tf.reduce_any(orientation == [2, 3, 6, 7])
-    upended = tf.reduce_any(orientation == [3, 4, 7, 8])
-    image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-    return tf.cond(upended, lambda: tf.reverse(image, [0]), lambda: image)
+    flip_horizontally = tf.reduce_any(orientation == [2, 3, 6, 7])
+    flip_vertically = tf.reduce_any(orientation == [3, 4, 7, 8])
+    image = tf.cond(flip_horizontally, lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(flip_vertically, lambda: tf.reverse(image, [0]), lambda: image)
 
 
 def resize(image, size):
-    """uint8 [..., height, width, channels] to another (height, width), the aspect not kept; uint8.
+    """Resizes images without keeping their aspect ratio.
 
-    Bilinear, and averaging where it shrinks, as Pillow does.
+    The interpolation is bilinear. It averages when it shrinks an image, as Pillow does.
+
+    Args:
+      image: uint8 [..., height, width, channels].
+      size: (height, width) of the result.
+
+    Returns:
+      uint8 [..., height, width, channels]. Images that already have the size are not changed.
     """
     height, width = size
     if image.shape[-3:-1] == (height, width):
         return image
 
-    def resized():
-        smooth = tf.image.resize(image, [height, width], antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
+    def interpolate():
+        resized = tf.image.resize(image, [height, width], antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
-    image = tf.cond(tf.reduce_all(tf.shape(image)[-3:-1] == [height, width]), lambda: image, resized)
+    has_size = tf.reduce_all(tf.shape(image)[-3:-1] == [height, width])
+    image = tf.cond(has_size, lambda: image, interpolate)
     return tf.ensure_shape(image, [*image.shape[:-3], height, width, image.shape[-1]])

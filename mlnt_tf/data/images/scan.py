@@ -1,4 +1,7 @@
-"""Every image file decoded once before training: which are bad, how large they are, which have the same content."""
+"""The scan before training: decodes every image file once.
+
+It reports which files are damaged, how large the images are, and which have the same content.
+"""
 
 import dataclasses
 import math
@@ -14,50 +17,81 @@ from mlnt_tf.data.images.decode import DECODER_VERSION, decode
 from mlnt_tf.data.images.storage import content_digest, without_autotuner
 from mlnt_tf.files.cache import cached_scan
 
-LOG_INTERVAL = 15.0  # seconds
+LOG_INTERVAL = 15.0  # Seconds between two lines of progress.
+MAX_EXAMPLES = 3  # Bad images that an error or a warning names.
 
 
 @dataclasses.dataclass(frozen=True)
 class ScanResult:
-    """Of n files: `good` bool [n]; `sizes` int32 [n, 2], height and width, 0 if bad; `digests` int64 [n], of the content."""
+    """What a scan of n image files returns.
+
+    Attributes:
+      good: bool [n], whether the file can be decoded.
+      sizes: int32 [n, 2], height and width in pixels; 0 if the file cannot be decoded.
+      digests: int64 [n], see `content_digest`; 0 if the file cannot be decoded.
+    """
 
     good: np.ndarray
     sizes: np.ndarray
     digests: np.ndarray
 
     def bad_images(self, images):
-        """[(path relative to the root, reason)] of the files that do not decode."""
-        return [(images.paths[row].decode("utf-8", "backslashreplace"), describe_failure(images.path(row)))
-                for row in np.flatnonzero(~self.good)]
+        """Returns the files that cannot be decoded: list of (path relative to the root, reason).
+
+        Args:
+          images: the `FileImages` that were scanned.
+        """
+        return [(images.paths[row].decode("utf-8", "backslashreplace"),
+                 _describe_failure(images.path(row))) for row in np.flatnonzero(~self.good)]
 
 
 def scan_files(images):
-    """Decodes all of a `FileImages` on all cores, or remembers having done so (see `memory.py`)."""
+    """Decodes all files of a `FileImages` on all cores, or reads the result from the cache.
+
+    Returns:
+      `ScanResult`.
+    """
     paths = [images.path(row) for row in range(len(images))]
-    return ScanResult(**cached_scan("images", paths, lambda: decode_all(images),
-                                   of=(DECODER_VERSION, tf.__version__)))
+    arrays = cached_scan("images", paths, lambda: decode_all(images),
+                         version=(DECODER_VERSION, tf.__version__))
+    return ScanResult(**arrays)
 
 
 def decode_all(images):
-    began = told = time.monotonic()
-    good, sizes, digests = (np.zeros([len(images), *more], kind)
-                            for more, kind in (((), bool), ((2,), np.int32), ((), np.int64)))
+    """Decodes all files of a `FileImages`. Returns the fields of a `ScanResult` as a dict."""
+    count = len(images)
+    good = np.zeros(count, bool)
+    sizes = np.zeros([count, 2], np.int32)
+    digests = np.zeros(count, np.int64)
 
-    def look(position):
+    def scan(position):
         encoded = images.encoded(position)
         return position, tf.shape(decode(encoded))[:2], content_digest(encoded)
 
-    looked = tf.data.Dataset.range(len(images)).map(look, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    for rows, *found in without_autotuner(looked.ignore_errors().batch(256)).as_numpy_iterator():  # what is missing is bad
-        good[rows], (sizes[rows], digests[rows]) = True, found
-        if time.monotonic() - told > LOG_INTERVAL:
-            told = time.monotonic()
-            logging.info("checked %d of %d images, %.0f a second", good.sum(), len(images), good.sum() / (told - began))
+    scanned = tf.data.Dataset.range(count).map(
+        scan, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
+    # Files that cannot be decoded are missing from the data set, so they stay marked as bad.
+    batches = without_autotuner(scanned.ignore_errors().batch(256))
+    start = last_logged = time.monotonic()
+    for rows, batch_sizes, batch_digests in batches.as_numpy_iterator():
+        good[rows] = True
+        sizes[rows] = batch_sizes
+        digests[rows] = batch_digests
+        now = time.monotonic()
+        if now - last_logged > LOG_INTERVAL:
+            last_logged = now
+            _log_progress(good.sum(), count, now - start)
     return {"good": good, "sizes": sizes, "digests": digests}
 
 
-def describe_failure(path):
-    """Why a file does not decode, in a few words."""
+def _log_progress(done, count, seconds):
+    images_per_second = done / seconds
+    logging.info("scan %9d / %d images  %6.0f images/s  ETA %.0f min", done, count,
+                 images_per_second, (count - done) / images_per_second / 60)
+
+
+def _describe_failure(path):
+    """Returns the reason why a file cannot be decoded, in a few words."""
     try:
         if not os.path.getsize(path):
             return "empty file"
@@ -67,18 +101,34 @@ def describe_failure(path):
     except tf.errors.OpError as error:
         text = error.message.partition("}} ")[2] or error.message
         return " ".join(text.partition(" [Op:")[0].split())
-    return "decodes now"
+    return "failed during the scan, but can be decoded now"
 
 
-def check_bad_images(bad, count, allowed, *, lists="python -m mlnt_tf.check lists all"):
-    """Raises UserError if the (path, reason) pairs are more than the allowed share of `count`; tells of fewer."""
-    told = "; ".join(f"{path}: {reason}" for path, reason in bad[:3]) + ("; …" if bad[3:] else "")
-    if len(bad) > allowed * count:
-        if len(bad) == count:
-            raise UserError(f"none of the {count} images decodes ({told}): are the paths right, which count from the folder "
-                            "of the table or --data_dir?")
-        enough = math.ceil(1e4 * len(bad) / count) / 1e4
-        raise UserError(f"{len(bad)} of {count} images do not decode ({told}): mend or remove them ({lists}), or raise "
-                        f"--max_bad_images={allowed:g}, the share that may be left out, to {enough:g}.")
-    if bad and allowed < 1:  # by 1 only `check` asks, which judges later
-        logging.warning("%d of %d images do not decode and are left out: %s", len(bad), count, told)
+def check_bad_images(bad_images, count, max_fraction, *, lists="python -m mlnt_tf.check lists all"):
+    """Refuses a data set with too many damaged images, and warns about fewer.
+
+    Args:
+      bad_images: list of (path, reason).
+      count: int, the number of images in the data set, damaged ones included.
+      max_fraction: float, the value of --max_bad_images. With 1, nothing is logged, because then
+        the caller lists the images.
+      lists: str, where the error says that all damaged images are listed.
+
+    Raises:
+      UserError: the damaged images are more than this fraction, or all.
+    """
+    examples = "; ".join(f"{path}: {reason}" for path, reason in bad_images[:MAX_EXAMPLES])
+    if len(bad_images) > MAX_EXAMPLES:
+        examples += "; …"
+    if len(bad_images) <= max_fraction * count:
+        if bad_images and max_fraction < 1:
+            logging.warning("%d of %d images cannot be decoded and are left out (%s).",
+                            len(bad_images), count, examples)
+        return
+    if len(bad_images) == count:
+        raise UserError(f"None of the {count} images can be read ({examples}). Paths are relative "
+                        "to the directory of the table or to --data_dir: check them.")
+    sufficient = math.ceil(1e4 * len(bad_images) / count) / 1e4
+    raise UserError(f"--max_bad_images={max_fraction:g} is exceeded, because {len(bad_images)} of "
+                    f"{count} images cannot be decoded ({examples}). Repair or remove them "
+                    f"({lists}), or raise --max_bad_images to {sufficient:g}.")

@@ -1,4 +1,4 @@
-"""CIFAR-10 as TFDS has prepared it."""
+"""--dataset=cifar10: CIFAR-10, prepared by TFDS."""
 
 import numpy as np
 
@@ -8,16 +8,29 @@ from mlnt_tf.data.splits import Source, Split
 
 
 def load_cifar10(config):
-    """CIFAR-10 through TFDS, in the order of its records."""
+    """Returns the `Source` of CIFAR-10, in the order of TFDS's records."""
     builder = prepared_builder("cifar10", config, title="CIFAR-10")
-    train, test = (read_cifar(builder, split, config)[0] for split in ("train", "test"))
+    train, _, _ = read_cifar(builder, "train", config)
+    test, _, _ = read_cifar(builder, "test", config)
     return Source(tuple(builder.info.features["label"].names), train, test)
 
 
 def read_cifar(builder, split, config, *, column="label"):
-    """One split of CIFAR-10 or CIFAR-10N, files in order: (Split with its true labels, a column of labels, ids)."""
-    found = read_all(builder, split, {"image", "label", "id", column}, config)
-    labels = found["label"].astype(np.int32)
-    return (Split(np.arange(len(labels)), labels, ArrayImages(found["image"], size=config.resized),
-                  found["tfds_id"].astype(str), true_labels=labels),
-            found[column].astype(np.int32), found["id"].astype(str))
+    """Reads one split of CIFAR-10 or CIFAR-10N into memory, files in order.
+
+    Args:
+      builder: a prepared TFDS builder.
+      split: str, "train" or "test".
+      config: `Config`.
+      column: str, a further column of labels to read.
+
+    Returns:
+      (`Split` with its true labels, the labels of the column as int32 [n], image ids as str [n]).
+    """
+    columns = read_all(builder, split, {"image", "label", "id", column}, config)
+    labels = columns["label"].astype(np.int32)
+    examples = Split(
+        ids=np.arange(len(labels)), labels=labels, true_labels=labels,
+        images=ArrayImages(columns["image"], size=config.resized),
+        records=columns["tfds_id"].astype(str))
+    return examples, columns[column].astype(np.int32), columns["id"].astype(str)

@@ -3,59 +3,93 @@
 import os
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, data_directory, build_source
+from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, build_source, data_directory
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 
 
 def load_folder(config):
-    """--dataset=folder: DIR/CLASS/…/image, or DIR/{train,val,test}/CLASS/…/image; classes in the order of their names."""
+    """Returns the `Source` of a directory tree of images.
+
+    The tree is DIR/CLASS/…/image or DIR/{train,val,test}/CLASS/…/image. Classes are in the order of
+    their names.
+
+    Raises:
+      UserError: the tree has another layout or cannot be read; see also `build_source`.
+    """
     root = data_directory(config)
-    subdirectories = {entry: SPLIT_NAMES.get(entry.lower()) for entry in sorted(os.listdir(root))
-                      if os.path.isdir(root / entry)}
-    has_splits = any(name == "train" and any(entry.is_dir() for entry in os.scandir(root / directory))
-                     for directory, name in subdirectories.items())  # not so where a class is called train
-    trees = {name: entry for entry, name in subdirectories.items() if name} if has_splits else {"train": ""}
-    twins = [entry for entry, name in subdirectories.items() if has_splits and name and trees[name] != entry]
-    if twins:
-        raise UserError(f"--data_dir={root} holds {trees[SPLIT_NAMES[twins[0].lower()]]} and {twins[0]}, one split under "
-                        "two names: put them together in one directory.")
-    classes = sorted({entry for tree in trees.values() for entry in os.listdir(root / tree)
-                      if os.path.isdir(root / tree / entry) and not entry.startswith(".")})
+    directories = _split_directories(root)
+    classes = sorted({entry for directory in directories.values()
+                      for entry in _subdirectories(root / directory) if not entry.startswith(".")})
     if len(classes) < 2:
-        raise UserError(f"--data_dir={root}: found {len(classes)} class directories; lay the images out as "
-                        "DIR/CLASS/image.jpg or DIR/train/CLASS/image.jpg, two classes at least.")
+        raise UserError(f"--data_dir={root} has {len(classes)} class directories, but training "
+                        "needs at least two. Arrange the images as DIR/CLASS/image.jpg or "
+                        "DIR/train/CLASS/image.jpg.")
     listings = {}
-    for name, tree in trees.items():
-        try:
-            rows = [(path, label, -1) for label, directory in enumerate(classes)
-                    for path in image_files(root, os.path.join(tree, directory))]
-        except OSError as error:
-            raise UserError(f"--data_dir={root}: {error.filename} cannot be read ({error.strerror}): make it readable, "
-                            "or move it away.") from error
+    for split, directory in directories.items():
+        rows = _list_images(root, directory, classes)
         if rows:
-            listings[name] = Listing.of(rows)
+            listings[split] = Listing.from_rows(rows)
     return build_source(config, root, tuple(classes), listings)
 
 
-def image_files(root, directory):
-    """Paths, relative to the root, of the image files under a directory, sorted; each directory is entered once,
-    however many links lead there."""
-    found, waiting, entered = [], [directory], set()
-    while waiting:
-        current = waiting.pop()
-        status = os.stat(root / current) if os.path.isdir(root / current) else None
-        if status is None or (status.st_dev, status.st_ino) in entered:
+def _subdirectories(directory):
+    return sorted(entry for entry in os.listdir(directory) if os.path.isdir(directory / entry))
+
+
+def _split_directories(root):
+    """Returns {split: name of its directory}, or {"train": ""} if there are only classes.
+
+    Raises:
+      UserError: one split has two directories, such as val and valid.
+    """
+    names = {entry: SPLIT_NAMES[entry.lower()] for entry in _subdirectories(root)
+             if entry.lower() in SPLIT_NAMES}
+    # A class may be called "train". Unlike a split, its directory has no subdirectories.
+    if not any(split == "train" and _subdirectories(root / entry)
+               for entry, split in names.items()):
+        return {"train": ""}
+    directories = {}
+    for entry, split in names.items():
+        if split in directories:
+            raise UserError(f"--data_dir={root} holds {directories[split]} and {entry}, which are "
+                            f"both names of the {split} split. Move the images into one of them.")
+        directories[split] = entry
+    return directories
+
+
+def _list_images(root, directory, classes):
+    """Returns (path, label, -1) of all images under directory/CLASS, by class and path."""
+    try:
+        return [(path, label, -1) for label, name in enumerate(classes)
+                for path in _image_files(root, os.path.join(directory, name))]
+    except OSError as error:
+        raise UserError(f"--data_dir={root}: {error.filename} cannot be read ({error.strerror}). "
+                        "Make it readable, or move it elsewhere.") from error
+
+
+def _image_files(root, directory):
+    """Returns the paths of the image files under a directory, relative to the root and sorted.
+
+    A directory that several links lead to is listed once, so a loop of links ends.
+    """
+    paths, pending, visited = [], [directory], set()
+    while pending:
+        current = pending.pop()
+        if not os.path.isdir(root / current):
             continue
-        entered.add((status.st_dev, status.st_ino))
+        status = os.stat(root / current)
+        if (status.st_dev, status.st_ino) in visited:
+            continue
+        visited.add((status.st_dev, status.st_ino))
         for entry in sorted(os.scandir(root / current), key=lambda entry: entry.name):
             path = os.path.join(current, entry.name)
             try:
                 is_directory = entry.is_dir()
-            except OSError:  # a link to itself
+            except OSError:  # A link to itself.
                 continue
             if is_directory:
-                waiting.append(path)
+                pending.append(path)
             elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-                found.append(path)
-    return sorted(found)
+                paths.append(path)
+    return sorted(paths)

@@ -1,101 +1,146 @@
-"""Lists of image files, from a folder or a table, as a data set."""
+"""Turns lists of image files, from a directory or a table, into a `Source`."""
 
 import dataclasses
 import os
 import pathlib
 
 import numpy as np
-from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.images.scan import check_bad_images, scan_files
 from mlnt_tf.data.images.storage import FileImages, load_into_memory
-from mlnt_tf.data.splits import TEST_SALT, Source, Split, hold_out
+from mlnt_tf.data.splits import Source, Split, hold_out_test
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
-               "validation": "validation", "test": "test", "testing": "test"}
+# {name of a directory or cell in a table, in lower case: split}.
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation",
+    "validation": "validation", "test": "test", "testing": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """Files of one split: `paths` bytes [n], relative to the root; `labels`, `true_labels` int32 [n], -1 where
-    unknown."""
+    """The n image files of one split.
+
+    Attributes:
+      paths: bytes [n], relative to the root.
+      labels: int32 [n].
+      true_labels: int32 [n], -1 where unknown.
+    """
 
     paths: np.ndarray
     labels: np.ndarray
     true_labels: np.ndarray
 
     @classmethod
-    def of(cls, rows):
-        """From (path, label, true label) rows."""
+    def from_rows(cls, rows):
+        """Returns the listing of a non-empty list of (path, label, true label)."""
         paths, labels, true_labels = zip(*rows)
         return cls(np.array([os.fsencode(path) for path in paths]), np.array(labels, np.int32),
                    np.array(true_labels, np.int32))
 
+    def concatenate(self, other):
+        """Returns the files of this listing, followed by those of another."""
+        return Listing(np.concatenate([self.paths, other.paths]),
+                       np.concatenate([self.labels, other.labels]),
+                       np.concatenate([self.true_labels, other.true_labels]))
+
 
 def read_class_names(path, flag="--class_names"):
-    """The lines of a file that a flag names."""
+    """Reads class names from a text file with one name per line.
+
+    Args:
+      path: str or pathlib.Path.
+      flag: str, the flag that names the file, for errors.
+
+    Returns:
+      tuple of at least two different str.
+
+    Raises:
+      UserError: the file cannot be read, or does not hold such names.
+    """
     try:
-        names = tuple(line.strip() for line in pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
-                      if line.strip())
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{flag}={path} cannot be read ({error}): name a text file, a class a line.") from error
-    if len(set(names)) < max(len(names), 2):
-        raise UserError(f"{flag}={path} must name two classes at least, each once.")
+        raise UserError(f"{flag}={path} cannot be read ({error}). Name a text file with one class "
+                        "per line.") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{flag}={path} must name at least two classes, and each only once.")
     return names
 
 
 def data_directory(config):
+    """Returns --data_dir as an absolute path. Raises UserError unless it is a directory."""
     root = pathlib.Path(config.data_dir)
-    if not config.data_dir or not root.is_dir():
-        raise UserError(f"--data_dir={config.data_dir} is no directory: --dataset={config.dataset} needs one" + (
-            ", DIR/CLASS/image or DIR/train/CLASS/image." if config.dataset == "folder" else "."))
-    return root.resolve()
+    if config.data_dir and root.is_dir():
+        return root.resolve()
+    layout = ""
+    if config.dataset == "folder":
+        layout = " with DIR/CLASS/image.jpg or DIR/train/CLASS/image.jpg"
+    raise UserError(f"--data_dir={config.data_dir} is not a directory, but "
+                    f"--dataset={config.dataset} needs one. Name a directory{layout}.")
 
 
 def build_source(config, root, class_names, listings):
-    """A Source of {"train", "validation", "test": Listing}, bad images left out; what is missing is drawn from train.
+    """Scans the files and returns them as a `Source`, without those that cannot be decoded.
 
-    The test split is drawn the same for every seed.
+    If there is no test split, it is held out of the training split. It is the same for every seed.
+
+    Args:
+      config: `Config`.
+      root: pathlib.Path, the directory that the paths are relative to.
+      class_names: tuple of str, in the order of the labels.
+      listings: dict of split name ("train", "validation" or "test") to `Listing`.
 
     Raises:
-      UserError: no training images, too many bad ones, or sizes that differ and no --image_size.
+      UserError: there are no training images, too many images cannot be decoded, or the images
+        differ in size and --image_size is not given.
     """
     if len(class_names) < 2:
-        raise UserError(f"--data_dir={config.data_dir}: all images are of one class: two are needed.")
+        raise UserError(f"--data_dir={config.data_dir} has images of one class only. Training "
+                        "needs at least two classes.")
     if "train" not in listings:
-        raise UserError(f"--data_dir={config.data_dir}: there are no training images.")
+        raise UserError(f"--data_dir={config.data_dir} has no training images. Add images to the "
+                        "training split.")
     paths = np.concatenate([listing.paths for listing in listings.values()])
-    everything = FileImages(paths, root=str(root), size=(1, 1))
-    inspection = scan_files(everything)
-    bad = inspection.bad_images(everything)
-    check_bad_images(bad, len(paths), config.max_bad_images)
-    size = common_size(config, inspection.sizes[inspection.good])
+    all_images = FileImages(paths, root=str(root), size=(1, 1))
+    scan = scan_files(all_images)
+    bad_images = scan.bad_images(all_images)
+    check_bad_images(bad_images, len(paths), config.max_bad_images)
+    sizes = scan.sizes[scan.good]
+    size = _common_size(config, sizes)
     splits, start = {}, 0
     for name, listing in listings.items():
-        rows = np.flatnonzero(inspection.good[start:start + len(listing.paths)])
-        if not len(rows):
-            raise UserError(f"--data_dir={config.data_dir}: none of the {name} images decodes.")
-        images = FileImages(listing.paths[rows], root=str(root), size=size)
-        splits[name] = Split(ids=rows, labels=listing.labels[rows], images=load_into_memory(images), records=images.paths,
-                             true_labels=listing.true_labels[rows], digests=inspection.digests[start + rows])
-        start += len(listing.paths)
+        stop = start + len(listing.paths)
+        splits[name] = _build_split(config, root, name, listing, scan.good[start:stop],
+                                    scan.digests[start:stop], size)
+        start = stop
     if "test" not in splits:
-        splits["train"], splits["test"] = hold_out(splits["train"], fraction=config.test_fraction, seed=0,
-                                                   salt=TEST_SALT)
-        logging.info("no test split: %d of the training examples are set apart, the same for every seed",
-                     len(splits["test"]))
-    return Source(class_names, **splits, bad_images=tuple(bad), sizes=inspection.sizes[inspection.good])
+        splits["train"], splits["test"] = hold_out_test(splits["train"], config.test_fraction)
+    return Source(class_names, **splits, bad_images=tuple(bad_images), sizes=sizes)
 
 
-def common_size(config, sizes):
-    """(height, width) to store the images in: --image_size, or what all of them have."""
+def _build_split(config, root, name, listing, good, digests, size):
+    """Returns the `Split` of the files in a listing that can be decoded."""
+    rows = np.flatnonzero(good)
+    if not len(rows):
+        raise UserError(f"--data_dir={config.data_dir} has no {name} image that can be decoded. "
+                        "Repair the images, or remove the split.")
+    images = FileImages(listing.paths[rows], root=str(root), size=size)
+    return Split(ids=rows, labels=listing.labels[rows], images=load_into_memory(images),
+                 records=images.paths, true_labels=listing.true_labels[rows], digests=digests[rows])
+
+
+def _common_size(config, sizes):
+    """Returns the (height, width) to decode to: --image_size, or the size that all images have."""
     if config.resized:
         return config.resized
     if not len(sizes):
-        raise UserError(f"--data_dir={config.data_dir}: none of the images decodes.")
-    least, most = sizes.min(axis=0), sizes.max(axis=0)
-    if (least != most).any():
-        raise UserError(f"the images differ in size, from {least[0]} x {least[1]} to {most[0]} x {most[1]} (height x "
-                        "width): give one in --image_size, as --image_size=64.")
-    return int(least[0]), int(least[1])
+        raise UserError(f"--data_dir={config.data_dir} has no image that can be decoded. Check the "
+                        "paths, and repair the images.")
+    smallest, largest = sizes.min(axis=0), sizes.max(axis=0)
+    if (smallest != largest).any():
+        raise UserError(f"--data_dir={config.data_dir} has images of different sizes, from "
+                        f"{smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} (height x "
+                        "width). Choose one size with --image_size, for example --image_size=64.")
+    return int(smallest[0]), int(smallest[1])

@@ -1,4 +1,4 @@
-"""--dataset=package.module:function: a data set of the user's own."""
+"""--dataset=package.module:function: a data set that the user's own function returns."""
 
 import numpy as np
 
@@ -8,53 +8,86 @@ from mlnt_tf.data.splits import Source, Split
 
 
 def load_function(config):
-    """--dataset=package.module:function, which takes the Config, by the name `config`, and returns a Source.
+    """Calls the function that --dataset names and checks what it returns.
+
+    The function takes the `Config` as the keyword argument `config` and returns a `Source`.
+
+    Returns:
+      `Source`.
 
     Raises:
-      UserError: it returns no Source, or one that nothing can be trained on.
+      UserError: the function fails, or its result cannot be trained on.
     """
     source = call_function("dataset", config.dataset, config=config)
     if not isinstance(source, Source):
-        raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}: it must return a "
-                        "mlnt_tf.data.splits.Source.")
-    count = len(source.class_names)
-    if count < 2:
-        raise UserError(f"--dataset={config.dataset}: class_names has {count}: two classes are needed.")
+        raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}, but it must "
+                        "return a mlnt_tf.data.splits.Source.")
+    num_classes = len(source.class_names)
+    if num_classes < 2:
+        raise UserError(f"--dataset={config.dataset} returned {num_classes} class names. Training "
+                        "needs at least two classes.")
     for name in ("train", "validation", "test"):
         split = getattr(source, name)
-        wrong = None if split is None and name == "validation" else find_fault(split, count)
-        if wrong:
-            raise UserError(f"--dataset={config.dataset}: the {name} split's {wrong}.")
+        if name == "validation" and split is None:
+            continue
+        fault = _find_fault(split, num_classes)
+        if fault:
+            raise UserError(f"--dataset={config.dataset} returned a {name} split whose {fault}")
     return source
 
 
-def find_fault(split, num_classes):
-    """What is wrong with a split of the user's making, and the fix; None if nothing is."""
+def _find_fault(split, num_classes):
+    """Returns the first fault of a split and its fix, which continue "a split whose", or None."""
     if not isinstance(split, Split):
-        return f"type is {type(split).__name__}: it must be a mlnt_tf.data.splits.Split"
-    columns = {name: getattr(split, name) for name in ("ids", "labels", "records", "true_labels", "digests")}
+        return f"type is {type(split).__name__}. It must be mlnt_tf.data.splits.Split."
+    return (_find_fault_of_columns(split) or _find_fault_of_ids(split.ids)
+            or _find_fault_of_labels("labels", split.labels, 0, num_classes)
+            or _find_fault_of_labels("true_labels", split.true_labels, -1, num_classes)
+            or _find_fault_of_images(split.images))
+
+
+def _find_fault_of_columns(split):
+    columns = {"ids": split.ids, "labels": split.labels, "records": split.records,
+               "true_labels": split.true_labels}
+    if split.digests is not None:
+        columns["digests"] = split.digests
     for name, column in columns.items():
-        if column is None and name == "digests":
-            continue
         if not isinstance(column, np.ndarray) or column.ndim != 1:
-            return f"{name} are no NumPy array of rank 1: make them one"
+            return f"{name} are not a NumPy array of rank 1. Convert them with np.asarray."
         if name != "records" and column.dtype.kind not in "iu":
-            return f"{name} are {column.dtype}: they must be integers"
-    lengths = {name: len(column) for name, column in {**columns, "images": split.images}.items() if column is not None}
+            return f"{name} have dtype {column.dtype}. They must be integers."
+    lengths = {name: len(column) for name, column in columns.items()}
+    lengths["images"] = len(split.images)
     if len(set(lengths.values())) > 1:
-        return f"columns differ in length ({', '.join(f'{name} {n}' for name, n in lengths.items())}): one of each per image"
+        text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        return f"columns differ in length ({text}). Each needs one entry per image."
     if not len(split):
-        return "columns are empty: at least one image is needed"
-    if split.ids[0] < 0 or (split.ids[1:] <= split.ids[:-1]).any():
-        return "ids do not ascend, each once, from 0 or above: np.arange(n) does"
-    for name, least in (("labels", 0), ("true_labels", -1)):
-        outside = columns[name][(columns[name] < least) | (columns[name] >= num_classes)]
-        if len(outside):
-            return f"{name} have {outside[0]}: they must be {least} to {num_classes - 1} for {num_classes} class names"
-    if isinstance(split.images, ArrayImages):
-        array = split.images.array
-        if array.dtype != np.uint8:
-            return f"images are {array.dtype}: they must be uint8, 0 to 255 (of 0 to 1: np.round(255 * x).astype(np.uint8))"
-        if array.ndim != 4 or array.shape[3] not in (1, 3):
-            return f"images have shape {array.shape}: it must be [n, height, width, channels], of 1 or 3 channels"
+        return "columns are empty. Training needs at least one image."
+    return None
+
+
+def _find_fault_of_ids(ids):
+    if ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
+        return "ids are not ascending, different and at least 0. Use np.arange(n)."
+    return None
+
+
+def _find_fault_of_labels(name, labels, minimum, num_classes):
+    outside = labels[(labels < minimum) | (labels >= num_classes)]
+    if not len(outside):
+        return None
+    return (f"{name} contain {outside[0]}. They must be {minimum} to {num_classes - 1} for "
+            f"{num_classes} class names.")
+
+
+def _find_fault_of_images(images):
+    if not isinstance(images, ArrayImages):
+        return None
+    array = images.array
+    if array.dtype != np.uint8:
+        return (f"images have dtype {array.dtype}. They must be uint8, 0 to 255. Convert values in "
+                "[0, 1] with np.round(255 * x).astype(np.uint8).")
+    if array.ndim != 4 or array.shape[3] not in (1, 3):
+        return (f"images have shape {array.shape}. It must be [n, height, width, channels] with 1 "
+                "or 3 channels.")
     return None
