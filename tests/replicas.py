@@ -1,7 +1,9 @@
-"""python tests/replicas.py OUT.npz --replicas=2 [--case=NAME ...]: the same few steps on so many devices.
+"""Trains a few steps on several replicas and saves the weights of student and teacher.
 
-With TF_CONFIG set it is one process of several, each a replica. Without --replicas it is one device. What it saves, the
-weights of student and teacher, must not hang on that.
+    python tests/replicas.py OUT.npz --replicas=2 [--case=NAME ...]
+
+Without --replicas there is one device. With TF_CONFIG set, this process is one of several workers,
+each with one replica. The weights must not depend on the number of replicas.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from mlnt_tf.methods.joint_optimization import JointOptimization
 
 import tiny
 
-CASES = {  # arguments of MLNT, and of what is around it
+CASES = {  # Arguments of `train`.
     "first": dict(),
     "full": dict(meta_order="full"),
     "first_sync": dict(norm=True, streams=2),
@@ -36,68 +38,109 @@ CASES = {  # arguments of MLNT, and of what is around it
 }
 
 
-def is_first(context):
+def is_first_replica(context):
     return tf.get_static_value(context.replica_id_in_sync_group) in (0, None)
 
 
 @contextlib.contextmanager
-def counted(bytes_of_a_step):
-    """Notes the bytes that each replica all-reduces in a step while it is traced, but for batch statistics, whose size is not
-    known then; no all-reduce stands in a loop."""
-    context = tf.distribute.ReplicaContext
-    all_reduce, step = context.all_reduce, mlnt_tf.MLNT.train_step
+def count_bytes(bytes_per_step):
+    """Appends the bytes that each replica all-reduces in a step to a list, while it is traced.
+
+    Batch statistics are not counted, because their size is not known then. No all-reduce is in a
+    loop, so counting while tracing is enough.
+    """
+    context_class = tf.distribute.ReplicaContext
+    all_reduce = context_class.all_reduce
+    train_step = mlnt_tf.MLNT.train_step
 
     def counting_all_reduce(self, op, value, *args, **kwargs):
-        if is_first(self) and bytes_of_a_step:
-            bytes_of_a_step[-1] += sum(tensor.dtype.size * (tensor.shape.num_elements() or 0)
-                                       for tensor in tf.nest.flatten(value))
+        if is_first_replica(self) and bytes_per_step:
+            bytes_per_step[-1] += sum(tensor.dtype.size * (tensor.shape.num_elements() or 0)
+                                      for tensor in tf.nest.flatten(value))
         return all_reduce(self, op, value, *args, **kwargs)
 
-    def counting_step(self, batch):
-        if is_first(tf.distribute.get_replica_context()):
-            bytes_of_a_step.append(0)
-        return step(self, batch)
+    def counting_train_step(self, batch):
+        if is_first_replica(tf.distribute.get_replica_context()):
+            bytes_per_step.append(0)
+        return train_step(self, batch)
 
-    context.all_reduce, mlnt_tf.MLNT.train_step = counting_all_reduce, counting_step
+    context_class.all_reduce = counting_all_reduce
+    mlnt_tf.MLNT.train_step = counting_train_step
     try:
         yield
     finally:
-        context.all_reduce, mlnt_tf.MLNT.train_step = all_reduce, step
+        context_class.all_reduce = all_reduce
+        mlnt_tf.MLNT.train_step = train_step
 
 
-def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1, jit_compile=False,
-          precision="float32", joint=False, **kwargs):
+def build_model(*, steps, norm, joint, **kwargs):
+    """Returns a model that is not compiled. `kwargs` are arguments of MLNT."""
+    if joint:
+        labels = tiny.one_hot(tiny.dataset(steps, size=16))
+        return JointOptimization(tiny.dense(), labels=labels, alpha=1.2, beta=.8)
+    layer = None
+    if norm:
+        layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True)
+    return mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
+
+
+def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1,
+          jit_compile=False, precision="float32", joint=False, **kwargs):
+    """Trains under a strategy.
+
+    Args:
+      worker: (index, number of workers), or () for a single process.
+      steps: int.
+      norm: bool, whether the network has synchronized batch normalization.
+      streams: 1, or 2 for separate meta and classification batches.
+      joint: bool, trains Joint Optimization instead of MLNT.
+      **kwargs: arguments of MLNT.
+
+    Returns:
+      dict of arrays: variables of student and teacher, logs, and the all-reduced bytes per step.
+    """
     keras.config.set_dtype_policy(precision)
     with strategy.scope():
-        layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True) if norm else None
-        if joint:
-            model = JointOptimization(tiny.dense(), labels=tiny.one_hot(tiny.dataset(steps, size=16)), alpha=1.2, beta=.8)
-        else:
-            model = mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
+        model = build_model(steps=steps, norm=norm, joint=joint, **kwargs)
+        meta = {} if joint else {"meta_rate": .4}
         model.compile(learning_rate=.2, momentum=.9, weight_decay=1e-4, jit_compile=jit_compile,
-                      steps_per_execution=steps_per_execution, **({} if joint else {"meta_rate": .4}))
-    dataset, other = tiny.positioned(steps, size=16), tiny.dataset(steps, size=16, classes=2)
+                      steps_per_execution=steps_per_execution, **meta)
+    dataset = tiny.positioned(steps, size=16)
     if streams == 2:
-        dataset = tf.data.Dataset.zip({"meta": dataset, "classification": other})
-    traffic = []
-    with counted(traffic) if strategy.num_replicas_in_sync > 1 and not worker else contextlib.nullcontext():
+        classification = tiny.dataset(steps, size=16, classes=2)
+        dataset = tf.data.Dataset.zip({"meta": dataset, "classification": classification})
+    bytes_per_step = []
+    counter = contextlib.nullcontext()
+    if strategy.num_replicas_in_sync > 1 and not worker:
+        counter = count_bytes(bytes_per_step)
+    with counter:
         history = fit(model, Devices(strategy, *worker), dataset, steps)
     keras.config.set_dtype_policy("float32")
-    return {**{f"student/{i}": v.numpy() for i, v in enumerate(model.student.variables)},
-            **{f"teacher/{i}": v.numpy() for i, v in enumerate(model.teacher.variables)},
-            **{f"logs/{name}": np.float32(values) for name, values in history.items()},
-            **({"bytes/step": traffic[-1]} if traffic else {})}
+    arrays = {}
+    for name in ("student", "teacher"):
+        for index, variable in enumerate(getattr(model, name).variables):
+            arrays[f"{name}/{index}"] = variable.numpy()
+    for name, values in history.items():
+        arrays[f"logs/{name}"] = np.float32(values)
+    if bytes_per_step:
+        arrays["bytes/step"] = bytes_per_step[-1]
+    return arrays
 
 
 def fit(model, devices, dataset, steps):
-    return model.fit(devices.distributed(devices.parts(dataset), endless=True), steps_per_epoch=steps, verbose=0,
-                     shuffle=False, validation_data=devices.distributed(devices.parts(tiny.dataset(1, size=16))),
+    """Trains one epoch with validation and returns the history."""
+    validation = devices.distributed(devices.parts(tiny.dataset(1, size=16)))
+    return model.fit(devices.distributed(devices.parts(dataset), endless=True),
+                     steps_per_epoch=steps, verbose=0, shuffle=False, validation_data=validation,
                      callbacks=[mlnt_tf.EmaTeacher(.9)]).history
 
 
-def what_keras_can_do(strategy):
-    """{what: whether stock Keras does it under the strategy}: the reasons of mlnt_tf/training/keras_internals.py."""
-    class Plain(keras.Model):
+def keras_abilities(strategy):
+    """Returns whether `fit` of stock Keras works under a strategy: dict of str to bool.
+
+    The keys are the reasons for `mlnt_tf.training.keras_internals.DistributedModel`.
+    """
+    class Stock(keras.Model):
         def __init__(self):
             super().__init__()
             self.network = tiny.dense()
@@ -106,62 +149,81 @@ def what_keras_can_do(strategy):
             return self.network(images)
 
         def train_step(self, batch):
-            self.optimizer.apply([tf.zeros_like(v) for v in self.trainable_variables], self.trainable_variables)
+            zeros = [tf.zeros_like(variable) for variable in self.trainable_variables]
+            self.optimizer.apply(zeros, self.trainable_variables)
             return {"loss": tf.reduce_mean(self.network(batch["image"]))}
 
-    class Unbuilt(Plain):
+    class WithoutSymbolicBuild(Stock):
         def _maybe_symbolic_build(self, *args, **kwargs):
             pass
 
-    found = {}
-    for name, kind, steps_per_execution in (("build", Plain, 1), ("logs", Unbuilt, 1), ("several_steps", Unbuilt, 2)):
+    cases = (("build", Stock, 1), ("logs", WithoutSymbolicBuild, 1),
+             ("several_steps", WithoutSymbolicBuild, 2))
+    abilities = {}
+    for name, model_class, steps_per_execution in cases:
         with strategy.scope():
-            model = kind()
-            model.compile(optimizer=keras.optimizers.SGD(.1), steps_per_execution=steps_per_execution)
+            model = model_class()
+            model.compile(optimizer=keras.optimizers.SGD(.1),
+                          steps_per_execution=steps_per_execution)
             model.optimizer.build(model.trainable_variables)
         try:
             model.fit(tiny.dataset(2), verbose=0, shuffle=False)
-            found[name] = True
+            abilities[name] = True
         except (RuntimeError, TypeError, ValueError, tf.errors.OpError):
-            found[name] = False
-    return found
+            abilities[name] = False
+    return abilities
+
+
+def new_strategy(replicas):
+    """Returns the strategy of TF_CONFIG, or one with this number of CPU devices."""
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if replicas == 1:
+        return tf.distribute.get_strategy()
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out")
-    parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--case", action="append", choices=CASES)
-    parser.add_argument("--keras", action="store_true", help="also try what stock Keras cannot do")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="path of the .npz file")
+    parser.add_argument("--replicas", type=int, default=1, help="number of CPU devices")
+    parser.add_argument("--steps", type=int, default=4, help="number of steps per case")
+    parser.add_argument("--case", action="append", choices=CASES, help="default: all cases")
+    parser.add_argument("--keras", action="store_true", help="also test stock Keras")
     options = parser.parse_args(argv)
+    strategy = new_strategy(options.replicas)
+    worker = ()
     if "TF_CONFIG" in os.environ:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    elif options.replicas > 1:
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
-                                                   [tf.config.LogicalDeviceConfiguration()] * options.replicas)
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(options.replicas)])
-    else:
-        strategy = tf.distribute.get_strategy()
-    worker = (strategy.cluster_resolver.task_id, 2) if "TF_CONFIG" in os.environ else ()
-    found = {}
+        worker = (strategy.cluster_resolver.task_id, 2)
+    arrays = {}
     for case in options.case or CASES:
-        for name, value in train(strategy, worker, steps=options.steps, **CASES[case]).items():
-            found[f"{case}/{name}"] = value
-        print(case, "done", flush=True)
-    for name, can in what_keras_can_do(strategy).items() if options.keras else ():
-        found[f"keras/{name}"] = can
-    np.savez(options.out, **found)
+        trained = train(strategy, worker, steps=options.steps, **CASES[case])
+        arrays.update({f"{case}/{name}": value for name, value in trained.items()})
+        print(f"{case}: done", flush=True)
+    if options.keras:
+        abilities = keras_abilities(strategy)
+        arrays.update({f"keras/{name}": ability for name, ability in abilities.items()})
+    np.savez(options.out, **arrays)
 
 
-def differences(one, other):
-    """{case: the largest difference of any weight} of two results."""
-    one, other, found = np.load(one), np.load(other), {}
-    for name in one.files:
+def largest_differences(path, other_path):
+    """Returns the largest difference of any weight in two files: dict of case to float.
+
+    For use by hand, for example after training all cases with 1 and 4 replicas.
+    """
+    arrays = np.load(path)
+    other_arrays = np.load(other_path)
+    largest = {}
+    for name in arrays.files:
         case, kind = name.split("/")[:2]
         if kind in ("student", "teacher"):
-            found[case] = max(found.get(case, 0.0), float(np.abs(one[name] - other[name]).max()))
-    return found
+            difference = float(np.abs(arrays[name] - other_arrays[name]).max())
+            largest[case] = max(largest.get(case, 0.0), difference)
+    return largest
 
 
 if __name__ == "__main__":
