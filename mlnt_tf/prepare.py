@@ -7,18 +7,16 @@ import os
 import pathlib
 import sys
 
-from absl import flags, logging
+from absl import logging
 
 from mlnt_tf import cli
-from mlnt_tf.config import UserError
+from mlnt_tf.config import UserError, flags
 
-USAGE = ("Usage: python -m mlnt_tf.prepare clothing1m --source_dir=DIR --data_dir=DIR [--check] "
-         "[--max_bad_images=0.001]")
 MAX_LISTED = 5  # Bad images per split that --check prints.
 
 
 def main(argv=None):
-    """Takes the flags in USAGE. Returns the exit code.
+    """Takes the flags that --help lists. Returns the exit code.
 
     It is 0 if the data set is converted or complete, 2 for a mistake or a missing or damaged file,
     and 130 if interrupted.
@@ -39,30 +37,23 @@ def run(argv):
 
 def _parse(argv):
     """Returns the values of the flags. Raises UserError if they are incomplete or unknown."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "source_dir", "", "Directory of the release: its lists, and its images in subdirectories.",
-        flag_values=values)
-    flags.DEFINE_string(
-        "data_dir", "", "Directory for the shards, later the --data_dir of the training.",
-        flag_values=values)
-    flags.DEFINE_bool(
-        "check", False, "Only report missing lists, missing images and damaged images.",
-        flag_values=values)
-    flags.DEFINE_float(
-        "max_bad_images", 0.001, "Refuse to convert if more than this fraction of the images "
-        "cannot be decoded.", flag_values=values)
-    try:
-        names = values(argv)[1:]
-    except flags.Error as error:
-        raise UserError(f"{' '.join(str(error).split())}. {USAGE}") from error
-    if names != ["clothing1m"]:
-        raise UserError(f"The data set {' '.join(names) or '(none)'} cannot be prepared, only "
-                        f"clothing1m. {USAGE}")
-    if not values.source_dir:
-        raise UserError(f"--source_dir is missing. {USAGE}")
+    parser = flags.Parser(
+        "prepare", "Converts a released data set to TFDS shards, which train without being "
+        "unpacked.",
+        examples=("clothing1m --source_dir=~/Clothing1M --data_dir=~/shards",
+                  "clothing1m --source_dir=~/Clothing1M --check"))
+    parser.add_argument("data_set", choices=("clothing1m",), help="name of the data set")
+    parser.add_argument("--source_dir", required=True, help="directory of the release: its lists, "
+                        "and its images in subdirectories")
+    parser.add_argument("--data_dir", default="", help="directory for the shards, later the "
+                        "--data_dir of the training")
+    parser.add_argument("--check", action="store_true", help="only report missing lists, missing "
+                        "images and damaged images")
+    parser.add_argument("--max_bad_images", type=float, default=0.001, help="refuse to convert if "
+                        "more than this fraction of the images cannot be decoded")
+    values = parser.parse_args(argv[1:])
     if not values.data_dir and not values.check:
-        raise UserError(f"--data_dir is missing. {USAGE}")
+        raise UserError("--data_dir= is empty. Name a directory for the shards, or use --check.")
     return values
 
 

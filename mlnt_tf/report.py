@@ -5,7 +5,8 @@ import pathlib
 import statistics
 import sys
 
-from mlnt_tf.config import WITHOUT_EFFECT, UserError
+from mlnt_tf import cli
+from mlnt_tf.config import WITHOUT_EFFECT, UserError, flags
 
 HEADINGS = ("", "best validation", "last validation", "test at best", "test at last", "kept",
             "clean among kept", "kept of clean", "seconds")
@@ -208,17 +209,18 @@ def _read_flags(flagfile):
 
 def main(argv=None):
     """Prints the table. Returns the exit code: 0, or 2 after a mistake of the user."""
-    paths = (sys.argv if argv is None else argv)[1:]
-    try:
-        if not paths:
-            raise UserError("No run is given. Name one or more, for example: python -m "
-                            "mlnt_tf.report runs/digits")
-        runs = [read_results(path) for path in paths]
-        print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
-    except UserError as error:
-        print(f"mlnt_tf: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run_command(report, argv)
+
+
+def report(argv):
+    """Prints the table of the runs that the command line names."""
+    parser = flags.Parser(
+        "report", "Prints the table of a finished run, or the mean and standard deviation over "
+        "runs that differ only in their seed.",
+        examples=("runs/digits", "runs/digits runs/digits_1 runs/digits_2"))
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="output directory of a run")
+    runs = [read_results(path) for path in parser.parse_args(argv[1:]).runs]
+    print(format_table(runs[0]) if len(runs) == 1 else summarize(runs))
 
 
 if __name__ == "__main__":

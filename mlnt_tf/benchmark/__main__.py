@@ -4,7 +4,6 @@ Prints tables, and writes a JSON file with --json. Rows are measured one after a
 own process. Example: python -m mlnt_tf.benchmark step --num_synthetic=0,10
 """
 
-import argparse
 import concurrent.futures
 import itertools
 import json
@@ -36,8 +35,12 @@ def parse(argv):
     Raises:
       UserError: a flag is unknown or has a bad value.
     """
-    parser = Parser(prog="python -m mlnt_tf.benchmark", description=__doc__, allow_abbrev=False,
-                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(
+        "benchmark", "Measures the training step, the input pipeline, the neighbor search or the "
+        "start-up. Each row is measured in its own process.",
+        examples=("step --model=preact_resnet32 --width=32 --num_synthetic=0,1,4,10",
+                  "input --num_synthetic=0,10", "neighbors --points=10000,100000",
+                  "startup --num_synthetic=10 --json=startup.json"))
     parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"), help="the table to measure")
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", default=default,

@@ -92,10 +92,12 @@ def parse(argv):
       UserError: an option has an invalid value.
     """
     parser = flags.Parser(
-        prog="python -m mlnt_tf.compare", allow_abbrev=False,
-        description="Trains every combination of methods, noises, rates and seeds, and compares "
-        "the results.",
-        epilog="Every flag of mlnt_tf.train, including --flagfile, is passed on to every run.")
+        "compare", "Trains every combination of methods, noises, rates and seeds, and compares the "
+        "results.",
+        examples=("--methods=mlnt,cross_entropy,elr --seeds=0,1,2 --output_dir=runs/compare",
+                  "--noises=symmetric,asymmetric --noise_rates=0.3,0.5 --epochs=20",
+                  "--set=elr@asymmetric:--elr_lambda=1 --report_only"),
+        note="Every flag of mlnt_tf.train, including --flagfile, is passed on to every run.")
     parser.add_argument("--methods", default=",".join(METHODS),
                         help="comma-separated methods to compare (default: %(default)s)")
     parser.add_argument("--seeds", default="0,1,2",

@@ -48,10 +48,36 @@ TRAIN_USAGE = Usage(
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors."""
+    """An argument parser for the commands that do not take a run's flags.
+
+    Its errors are UserErrors, and --help ends with examples.
+
+    Args:
+      command: str, the module's name after "mlnt_tf.".
+      description: str, a sentence or two.
+      examples: sequence of str, command lines without the command itself.
+      note: str, a sentence after the examples.
+    """
+
+    def __init__(self, command, description, *, examples, note=""):
+        module = f"python -m mlnt_tf.{command}"
+        lines = ["examples:", *(f"  {module} {example}" for example in examples)]
+        if note:
+            lines += ["", note]
+        super().__init__(prog=module, description=description, epilog="\n".join(lines),
+                         allow_abbrev=False, formatter_class=_HelpFormatter)
 
     def error(self, message):
         raise UserError(f"{message}. --help lists the flags.")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the examples, and shows the defaults that say something."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, "", False, argparse.SUPPRESS) or "%(default)" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
 
 
 def parse(argv, *, settings=Config, usage=TRAIN_USAGE):

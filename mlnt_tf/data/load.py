@@ -9,7 +9,6 @@ from mlnt_tf.config import UserError
 from mlnt_tf.data import noise, pipeline, splits, transforms
 from mlnt_tf.data.sources import load_source
 from mlnt_tf.models import build
-from mlnt_tf.neighbors import scann
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +87,6 @@ def build_examples(source, config):
         matrix = noise.transition_matrix(
             config.noise_source, config.noise_rate, len(source.class_names), dataset=config.dataset,
             symmetric_includes_true=config.symmetric_includes_true)
-    if config.neighbor_backend == "scann":
-        # Raises UserError now if ScaNN is missing, and not after the first stage of training.
-        scann.usable_scann("scann")
     train, validation = _split_with_noise(source, matrix, config)
     train = splits.subset(train, config.train_examples, seed=config.seed)
     steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
@@ -126,8 +122,7 @@ def _check_sizes(config, num_examples, steps_per_epoch):
     if config.batch_size > num_examples:
         raise UserError(f"--batch_size={config.batch_size} is larger than the training split of "
                         f"{num_examples} examples. Lower it.")
-    uses_neighbors = config.method == "mlnt" and config.num_synthetic
-    if uses_neighbors and config.num_neighbors >= num_examples:
+    if config.has_meta_loss and config.num_neighbors >= num_examples:
         raise UserError(f"--num_neighbors={config.num_neighbors} must be smaller than the training "
                         f"split of {num_examples} examples. Lower it.")
     if steps_per_epoch % config.steps_per_execution:
