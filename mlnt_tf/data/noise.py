@@ -174,10 +174,10 @@ def apportion(shares, count):
       int64 [n], with the sum `count`.
     """
     exact = np.asarray(shares) * count
-    whole = np.floor(exact + 1e-9).astype(np.int64)
-    largest = np.argsort(-(exact - whole), kind="stable")[:count - whole.sum()]
-    whole[largest] += 1
-    return whole
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    largest = np.argsort(-(exact - counts), kind="stable")[:count - counts.sum()]
+    counts[largest] += 1
+    return counts
 
 
 def realized_rate(true, given):

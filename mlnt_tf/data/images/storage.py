@@ -26,7 +26,7 @@ from mlnt_tf.data.images.decode import decode, resize
 
 MEAN_SAMPLE = 10_000  # The mean image of encoded images is estimated from about this many.
 INTERLEAVED_SHARDS = 16  # Shards that are read in turn.
-IN_MEMORY_BELOW = 2**30  # Bytes of pixels. A smaller data set is decoded once and kept in memory.
+IN_MEMORY_BELOW = 2**30  # Bytes of pixels. A smaller data set is decoded only once.
 SHUFFLE_BLOCK = 8192  # Encoded records that are shuffled as one block.
 
 
@@ -38,7 +38,7 @@ def permutation(count, key):
 
 
 class EncodedImages:
-    """Base class of files and shards: pixels are decoded when needed and are not kept."""
+    """Base class of files and shards: pixels are decoded when they are needed."""
 
     nbytes = 0
 
