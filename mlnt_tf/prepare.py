@@ -42,9 +42,9 @@ def _parse(argv):
         "unpacked.",
         examples=("clothing1m --source_dir=~/Clothing1M --data_dir=~/shards",
                   "clothing1m --source_dir=~/Clothing1M --check"))
-    parser.add_argument("data_set", choices=("clothing1m",), help="name of the data set")
-    parser.add_argument("--source_dir", required=True, help="directory of the release: its lists, "
-                        "and its images in subdirectories")
+    parser.add_argument("data_set", nargs="?", metavar="clothing1m", help="name of the data set")
+    parser.add_argument("--source_dir", default="", help="directory of the release: its lists, and "
+                        "its images in subdirectories")
     parser.add_argument("--data_dir", default="", help="directory for the shards, later the "
                         "--data_dir of the training")
     parser.add_argument("--check", action="store_true", help="only report missing lists, missing "
@@ -52,8 +52,13 @@ def _parse(argv):
     parser.add_argument("--max_bad_images", type=float, default=0.001, help="refuse to convert if "
                         "more than this fraction of the images cannot be decoded")
     values = parser.parse_args(argv[1:])
+    if values.data_set != "clothing1m":
+        raise UserError(f"The data set {values.data_set or '(none)'} cannot be prepared, only "
+                        "clothing1m. --help shows examples.")
+    if not values.source_dir:
+        raise UserError("--source_dir is missing. Name the directory of the release.")
     if not values.data_dir and not values.check:
-        raise UserError("--data_dir= is empty. Name a directory for the shards, or use --check.")
+        raise UserError("--data_dir is missing. Name a directory for the shards, or use --check.")
     return values
 
 

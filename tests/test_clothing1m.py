@@ -199,7 +199,7 @@ def test_repeated_key_is_reported_with_both_lines(release):
     (["fashion"], "The data set fashion cannot be prepared"),
     (["clothing1m"], "--source_dir is missing"),
     (["clothing1m", "--source_dir=/nowhere"], "--data_dir is missing"),
-    (["clothing1m", "--nothing=1"], "Unknown command line flag 'nothing'"),
+    (["clothing1m", "--nothing=1"], "unrecognized arguments: --nothing=1"),
     (["clothing1m", "--source_dir=/nowhere", "--check"], "--source_dir=/nowhere lacks")])
 def test_prepare_reports_mistake_in_one_line(capsys, arguments, message):
     assert run_prepare(*arguments) == 2

@@ -32,8 +32,8 @@ def test_what_a_killed_run_was_writing_is_removed(tmp_path):
 
 
 HOLD = """import sys, time
-from mlnt_tf import files
-with files.locked(sys.argv[1]):
+from mlnt_tf.files import lock
+with lock.hold_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)"""
 
