@@ -26,7 +26,7 @@ def new_elr():
     return model
 
 
-def new_joint(alpha=0):  # Lp belongs to the batch as a whole, so it has no weight.
+def new_joint(alpha=0):  # Lp is a term of the batch, so it has no weight and is off by default.
     return JointOptimization(tiny.dense(), labels=SOFT, alpha=alpha, beta=.8)
 
 
@@ -46,7 +46,7 @@ MODELS = {
     "CNNCRF exact": lambda: new_crf("exact"),
 }
 every_model = pytest.mark.parametrize("new_model", MODELS.values(), ids=MODELS)
-TAKE_PROBABILITIES = ("CrossEntropy", "MLNT", "ELR")
+SOFT_LABEL_MODELS = ("CrossEntropy", "MLNT", "ELR")
 
 
 def compiled(model, **kwargs):
@@ -63,7 +63,7 @@ def classification_gradients(new_model, batch):
     return [np.asarray(gradient) for gradient in gradients] + [loss.numpy()]
 
 
-def rows(batch, count):
+def first_rows(batch, count):
     return {name: values[:count] for name, values in batch.items()}
 
 
@@ -71,55 +71,54 @@ def rows(batch, count):
 def test_weight_of_zero_removes_an_example(new_model):
     weight = tf.constant([1.] * 4 + [0.] * 4)
     weighted = classification_gradients(new_model, batch(weight=weight))
-    half = classification_gradients(new_model, rows(batch(), 4))
-    for mine, theirs in zip(weighted, half):
-        np.testing.assert_allclose(mine, theirs / 2, atol=1e-6)
+    half = classification_gradients(new_model, first_rows(batch(), 4))
+    for actual, expected in zip(weighted, half):
+        np.testing.assert_allclose(actual, expected / 2, atol=1e-6)
     assert abs(half[0]).max() > 1e-3
 
 
 @every_model
 def test_weight_scales_the_gradient(new_model):
     weighted = classification_gradients(new_model, batch(weight=tf.fill([8], 3.)))
-    for mine, theirs in zip(weighted, classification_gradients(new_model, batch())):
-        np.testing.assert_allclose(mine, 3 * theirs, rtol=1e-5, atol=1e-6)
+    for actual, expected in zip(weighted, classification_gradients(new_model, batch())):
+        np.testing.assert_allclose(actual, 3 * expected, rtol=1e-5, atol=1e-6)
 
 
 @every_model
 def test_weights_of_one_equal_no_weights(new_model):
     weighted = classification_gradients(new_model, batch(weight=tf.ones([8])))
-    for mine, theirs in zip(weighted, classification_gradients(new_model, batch())):
-        np.testing.assert_array_equal(mine, theirs)
+    for actual, expected in zip(weighted, classification_gradients(new_model, batch())):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @every_model
-def test_every_class_returns_one_loss_per_example(new_model):
+def test_forward_returns_one_loss_per_example(new_model):
     logits, per_example = compiled(new_model()).forward(batch())
     assert logits.shape == [8, 3]
     assert per_example.shape == [8] and per_example.dtype == tf.float32
 
 
 @every_model
-def test_weights_train_in_a_compiled_step(new_model):
+def test_graph_with_weights_takes_the_eager_step(new_model):
     columns = {"weight": tf.constant([2., 0, 1, 1, 0, 1, 1, 1])}
     data = tf.data.Dataset.from_tensors(batch(**columns))
     graph, eager = compiled(new_model()), compiled(new_model(), run_eagerly=True)
     graph.fit(data, verbose=0)
     eager.fit(data, verbose=0)
-    for mine, theirs in zip(tiny.weights(graph.student), tiny.weights(eager.student)):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    tiny.assert_equal_weights(graph.student, eager.student, atol=1e-6)
 
 
-def test_weights_and_soft_labels_leave_the_meta_gradient_alone():
+def test_weights_and_soft_labels_do_not_change_the_meta_gradient():
     def meta_gradients(batch):
         return compiled(mlnt_tf.MLNT(tiny.dense(), num_synthetic=2)).meta_gradients(batch)[0]
 
-    for mine, theirs in zip(meta_gradients(batch(weight=tf.zeros([8]), probabilities=SOFT)),
+    for actual, expected in zip(meta_gradients(batch(weight=tf.zeros([8]), probabilities=SOFT)),
                             meta_gradients(batch())):
-        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_terms_of_the_batch_have_no_weight():
-    """With all weights zero, only the regularizer and Lp are left."""
+def test_weights_do_not_change_terms_of_the_batch():
+    """With all weights zero, only the regularizer and Lp remain."""
     zeros = tf.zeros([8])
     decay = keras.regularizers.L2(.1)
     network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3, kernel_regularizer=decay)])
@@ -135,15 +134,15 @@ def test_terms_of_the_batch_have_no_weight():
     assert float(loss) == pytest.approx(1.2 * float(prior_loss(mean)))
 
 
-@pytest.mark.parametrize("name", TAKE_PROBABILITIES)
+@pytest.mark.parametrize("name", SOFT_LABEL_MODELS)
 def test_one_hot_probabilities_equal_labels(name):
     one_hot = tf.one_hot(batch()["label"], 3)
     soft = classification_gradients(MODELS[name], batch(probabilities=one_hot))
-    for mine, theirs in zip(soft, classification_gradients(MODELS[name], batch())):
-        np.testing.assert_allclose(mine, theirs, atol=1e-7)
+    for actual, expected in zip(soft, classification_gradients(MODELS[name], batch())):
+        np.testing.assert_allclose(actual, expected, atol=1e-7)
 
 
-def test_probabilities_replace_the_labels_in_the_loss_but_not_in_the_accuracy():
+def test_probabilities_replace_the_labels_in_the_loss_only():
     model = compiled(mlnt_tf.CrossEntropy(tiny.dense()), run_eagerly=True)
     logits = model.student(batch()["image"])
     expected_loss = -np.mean(np.sum(SOFT * tf.nn.log_softmax(logits), axis=1))
@@ -153,8 +152,8 @@ def test_probabilities_replace_the_labels_in_the_loss_but_not_in_the_accuracy():
     assert float(logs["accuracy"]) == pytest.approx(expected_accuracy)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(TAKE_PROBABILITIES)))
-def test_probabilities_are_refused_by_losses_of_class_labels(name):
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(SOFT_LABEL_MODELS)))
+def test_losses_of_class_labels_refuse_probabilities(name):
     model = compiled(MODELS[name]())
     with pytest.raises(ValueError, match="cannot use soft labels"):
         model.classification_gradients(batch(probabilities=SOFT))
@@ -168,10 +167,10 @@ def gradient_of_scalar(model, loss):
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])
-def test_elr_mean_of_sums_equals_the_sum_of_means(batch_size):
-    """The scalar formula of the paper, Lc + lambda / k sum log(1 - <p, t>)."""
+def test_elr_gradient_is_that_of_the_published_formula(batch_size):
+    """Lc + lambda / k sum_i log(1 - <p_i, t_i>) (Liu et al. 2020)."""
     model = compiled(new_elr())
-    part = rows(batch(), batch_size)
+    part = first_rows(batch(), batch_size)
     averages = model.averages.numpy()[:batch_size]
 
     def formula(logits):
@@ -181,16 +180,16 @@ def test_elr_mean_of_sums_equals_the_sum_of_means(batch_size):
         pull = tf.reduce_mean(tf.math.log(1 - tf.reduce_sum(p * t, axis=1)))
         return losses.mean_loss(losses.cross_entropy(part["label"], logits)) + 3 * pull
 
-    expected = gradient_of_scalar(model, formula)
-    for mine, theirs in zip(model.classification_gradients(part)[0], expected):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    expected_gradients = gradient_of_scalar(model, formula)
+    for actual, expected in zip(model.classification_gradients(part)[0], expected_gradients):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [8, 7])
-def test_joint_mean_of_sums_equals_the_sum_of_means(batch_size):
-    """The scalar formula of the paper, L = Lc + alpha Lp + beta Le."""
+def test_joint_gradient_is_that_of_the_published_formula(batch_size):
+    """L = Lc + alpha Lp + beta Le (Tanaka et al. 2018)."""
     model = compiled(new_joint(alpha=1.2))
-    part = rows(batch(), batch_size)
+    part = first_rows(batch(), batch_size)
 
     def formula(logits):
         logits = logits[:batch_size]
@@ -199,6 +198,6 @@ def test_joint_mean_of_sums_equals_the_sum_of_means(batch_size):
         cross_entropy = tf.reduce_mean(losses.soft_cross_entropy(SOFT[:batch_size], logits))
         return cross_entropy + 1.2 * prior_term + .8 * entropy
 
-    expected = gradient_of_scalar(model, formula)
-    for mine, theirs in zip(model.classification_gradients(part)[0], expected):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    expected_gradients = gradient_of_scalar(model, formula)
+    for actual, expected in zip(model.classification_gradients(part)[0], expected_gradients):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)

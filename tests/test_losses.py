@@ -1,3 +1,5 @@
+"""Per-example losses against values computed by hand."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +24,7 @@ PER_EXAMPLE = {
 
 @pytest.mark.parametrize("loss", PER_EXAMPLE.values(), ids=PER_EXAMPLE)
 def test_loss_has_one_float32_value_per_example(loss):
-    """The value of an example does not depend on the rest of the batch."""
+    """The value of an example does not depend on the other examples."""
     logits = np.log(PREDICTED)
     values = loss(logits)
     assert values.shape == [2] and values.dtype == tf.float32
@@ -48,30 +50,31 @@ def test_weights_of_one_equal_no_weights():
     assert losses.mean_loss(values, tf.ones([37])) == losses.mean_loss(values)
 
 
-def test_mean_over_equal_parts_is_the_mean_over_the_batch():
-    draws = np.random.default_rng(0)
-    values, weights = tf.constant(draws.normal(size=12)), tf.constant(draws.uniform(size=12))
+def test_mean_of_equal_parts_is_the_mean_of_the_batch():
+    rng = np.random.default_rng(0)
+    values = tf.constant(rng.normal(size=12))
+    weights = tf.constant(rng.uniform(size=12))
     parts = [losses.mean_loss(values[i:i + 4], weights[i:i + 4]) for i in (0, 4, 8)]
     assert float(losses.mean_loss(values, weights)) == pytest.approx(np.mean(parts))
 
 
-def test_kl_by_hand():
+def test_kl_consistency_by_hand():
     assert losses.mean_loss(losses.kl_consistency(TARGETS, np.log(PREDICTED))).numpy() == \
         pytest.approx(.088320, abs=1e-6)
 
 
-def test_kl_is_not_symmetric():
+def test_kl_consistency_is_not_symmetric():
     assert losses.mean_loss(losses.kl_consistency(PREDICTED, np.log(TARGETS))).numpy() == \
         pytest.approx(.098341, abs=1e-6)
 
 
-def test_kl_accepts_a_target_of_zero():
+def test_kl_consistency_accepts_a_target_of_zero():
     one_hot = np.float32([[1, 0, 0]])
     assert losses.kl_consistency(one_hot, np.log(PREDICTED[:1])).numpy() == \
         pytest.approx([np.log(2)], abs=1e-6)
 
 
-def test_merged_target():
+def test_merged_target_by_hand():
     merged = losses.merge_targets(np.float32([.6, .3, .1]), np.float32([.2, .5, .3]), .25)
     np.testing.assert_allclose(merged, [.3, .45, .25], atol=1e-7)
 
@@ -87,7 +90,7 @@ def test_soft_cross_entropy_of_one_hot_labels_is_cross_entropy():
                                losses.cross_entropy(LABELS, logits), atol=1e-7)
 
 
-def test_soft_labels_are_constants():
+def test_soft_cross_entropy_treats_labels_as_constants():
     probabilities = tf.constant(TARGETS)
     with tf.GradientTape() as tape:
         tape.watch(probabilities)

@@ -1,4 +1,7 @@
-"""The meta gradient against numbers worked out by hand, and against finite differences."""
+"""The meta gradient (paper eq. 2 to 8) against values by hand and finite differences.
+
+The scalar example has a single weight theta and logits (0, theta). Its teacher has theta = 1.
+"""
 
 import numpy as np
 import pytest
@@ -6,10 +9,17 @@ import tensorflow as tf
 
 from mlnt_tf import losses
 from mlnt_tf.meta import objective
+from mlnt_tf.meta.pure_network import pure_network
 
 import tiny
 
-TEACHER = tf.constant([[1 - 1 / (1 + np.exp(-1.0)), 1 / (1 + np.exp(-1.0))]], tf.float32)
+SIGMOID_1 = 1 / (1 + np.exp(-1.0))
+TEACHER = tf.constant([[1 - SIGMOID_1, SIGMOID_1]], tf.float32)
+
+
+def identity(gradients):
+    """The `reduce` of a single replica."""
+    return gradients
 
 
 def mean_cross_entropy(labels, logits):
@@ -20,38 +30,45 @@ def mean_consistency(targets, logits):
     return losses.mean_loss(losses.kl_consistency(targets, logits))
 
 
-def forward(weights, images):
+def scalar_forward(weights, images):
     return tf.stack([tf.zeros([1]), tf.reshape(weights[0], [1])], axis=1)
 
 
-def gradient(order, labels):
+def scalar_meta_gradient(order, labels):
+    """(meta gradient, consistency) at theta = 0.5 and alpha = 0.2, with one label per m."""
     labels = tf.constant(labels)
-    (result,), consistency = objective.meta_gradient(
-        forward, [tf.constant(.5)], tf.zeros([1, 1]), TEACHER, lambda m: labels[m][None], num_synthetic=len(labels),
-        inner_rate=.2, order=order, reduce=lambda gradients: gradients)
-    return float(result), float(consistency)
+    (gradient,), consistency = objective.meta_gradient(
+        scalar_forward, [tf.constant(.5)], tf.zeros([1, 1]), TEACHER, lambda m: labels[m][None],
+        num_synthetic=len(labels), inner_rate=.2, order=order, reduce=identity)
+    return float(gradient), float(consistency)
 
 
 @pytest.mark.parametrize("order, label, expected, consistency", [
     ("first", 1, -.091025, .018810), ("full", 1, -.086747, .018810),
     ("first", 0, -.138269, .041703), ("full", 0, -.131771, .041703)])
 def test_meta_gradient_by_hand(order, label, expected, consistency):
-    assert gradient(order, [label]) == pytest.approx((expected, consistency), abs=1e-6)
+    actual = scalar_meta_gradient(order, [label])
+    assert actual == pytest.approx((expected, consistency), abs=1e-6)
 
 
 @pytest.mark.parametrize("order, expected", [("first", -.114647), ("full", -.109259)])
 def test_meta_gradient_is_the_mean_over_m(order, expected):
-    assert gradient(order, [1, 0])[0] == pytest.approx(expected, abs=1e-6)
+    actual, _ = scalar_meta_gradient(order, [1, 0])
+    assert actual == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("label, expected", [(1, .575508), (0, .375508)])
-def test_inner_step(label, expected):
-    inner = 1 / (1 + np.exp(-.5)) - label
-    assert objective.fast_weights([.5], [inner], .2)[0] == pytest.approx(expected, abs=1e-6)
+def test_inner_step_by_hand(label, expected):
+    inner_gradient = 1 / (1 + np.exp(-.5)) - label
+    (fast,) = objective.fast_weights([.5], [inner_gradient], .2)
+    assert fast == pytest.approx(expected, abs=1e-6)
 
 
 def test_second_order_of_a_scalar_linear_model():
-    """w = 1, x = 2, inner label 3, outer target 5, alpha = .1, half squared errors: -3.12 exact, -5.2 first order."""
+    """Half squared errors with w = 1, x = 2, inner label 3, outer target 5 and alpha = 0.1.
+
+    The gradient is -3.12 in full order and -5.2 in first order.
+    """
     w = tf.constant(1.0)
     with tf.GradientTape() as outer:
         outer.watch(w)
@@ -64,38 +81,41 @@ def test_second_order_of_a_scalar_linear_model():
     assert float((2 * fast - 5) * 2) == pytest.approx(-5.2, abs=1e-5)
 
 
-def of_network(network, order, batch, num_synthetic=2):
-    fixed = network.non_trainable_variables
-    targets = tf.nn.softmax(tf.constant(np.random.default_rng(7).normal(size=[8, 3]), tf.float32))
-    theta = [tf.convert_to_tensor(variable) for variable in network.trainable_variables]
+def random_targets(seed):
+    logits = np.random.default_rng(seed).normal(size=[8, 3])
+    return tf.nn.softmax(tf.constant(logits, tf.float32))
 
-    def network_forward(weights, images):
-        return network.stateless_call(weights, fixed, images, training=True)[0]
+
+def network_meta_gradient(network, order, batch, num_synthetic=2):
+    """Returns (theta, meta gradients, the meta loss as a function of theta)."""
+    targets = random_targets(seed=7)
+    pure = pure_network(network, jit_compile=False)
+    theta = pure.weights()
 
     def labels(m):
         return tf.roll(batch["neighbor_labels"], m, axis=1)[:, 0]
 
-    gradients, _ = objective.meta_gradient(network_forward, theta, batch["image"], targets, labels,
-                                           num_synthetic=num_synthetic, inner_rate=.5, order=order,
-                                           reduce=lambda gradients: gradients)
+    gradients, _ = objective.meta_gradient(pure.forward, theta, batch["image"], targets, labels,
+                                           num_synthetic=num_synthetic, inner_rate=.5,
+                                           order=order, reduce=identity)
 
     def meta_loss(theta):
         total = 0.0
         for m in range(num_synthetic):
             with tf.GradientTape() as tape:
                 tape.watch(theta)
-                loss = mean_cross_entropy(labels(m), network_forward(theta, batch["image"]))
+                loss = mean_cross_entropy(labels(m), pure.forward(theta, batch["image"]))
             fast = objective.fast_weights(theta, tape.gradient(loss, theta), .5)
-            total += mean_consistency(targets, network_forward(fast, batch["image"])) / num_synthetic
-        return float(total)
+            total += mean_consistency(targets, pure.forward(fast, batch["image"]))
+        return float(total / num_synthetic)
 
     return theta, gradients, meta_loss
 
 
-def test_full_meta_gradient_against_finite_differences():
-    theta, gradients, meta_loss = of_network(tiny.dense(), "full", tiny.batch())
-    draws = np.random.default_rng(0)
-    direction = [tf.constant(draws.normal(size=weight.shape), tf.float32) for weight in theta]
+def test_full_order_gradient_equals_finite_differences():
+    theta, gradients, meta_loss = network_meta_gradient(tiny.dense(), "full", tiny.batch())
+    rng = np.random.default_rng(0)
+    direction = [tf.constant(rng.normal(size=weight.shape), tf.float32) for weight in theta]
     step = 3e-3
     up = meta_loss([weight + step * d for weight, d in zip(theta, direction)])
     down = meta_loss([weight - step * d for weight, d in zip(theta, direction)])
@@ -104,132 +124,151 @@ def test_full_meta_gradient_against_finite_differences():
 
 
 def test_meta_gradient_keeps_the_second_order_term():
-    _, first, _ = of_network(tiny.dense(), "first", tiny.batch())
-    _, full, _ = of_network(tiny.dense(), "full", tiny.batch())
-    assert max(float(tf.reduce_max(abs(a - b))) for a, b in zip(first, full)) > 1e-3
+    _, first, _ = network_meta_gradient(tiny.dense(), "first", tiny.batch())
+    _, full, _ = network_meta_gradient(tiny.dense(), "full", tiny.batch())
+    differences = [float(tf.reduce_max(abs(a - b))) for a, b in zip(first, full)]
+    assert max(differences) > 1e-3
 
 
 @pytest.mark.parametrize("order", ["first", "full"])
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_eager_graph_and_xla_agree(order, jit_compile):
-    network, batch = tiny.dense(), tiny.batch()
-    expected = of_network_gradients(network, order, batch)
-    compiled = tf.function(lambda: of_network_gradients(network, order, batch), jit_compile=jit_compile)()
-    for mine, theirs in zip(compiled, expected):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+def test_graph_and_xla_give_the_gradient_of_eager_mode(order, jit_compile):
+    network = tiny.dense()
+    batch = tiny.batch()
+
+    def gradients():
+        return network_meta_gradient(network, order, batch, num_synthetic=4)[1]
+
+    compiled = tf.function(gradients, jit_compile=jit_compile)()
+    for actual, expected_value in zip(compiled, gradients()):
+        np.testing.assert_allclose(actual, expected_value, atol=1e-6)
 
 
-def of_network_gradients(network, order, batch):
-    return of_network(network, order, batch, num_synthetic=4)[1]
-
-
-def test_the_shared_forward_gives_each_inner_gradient():
-    """One forward pass with M cotangents equals M forward passes: alpha = 0 apart, the fast weights show it."""
-    network, batch = tiny.dense(), tiny.batch()
-    _, together, _ = of_network(network, "first", batch, num_synthetic=3)
-    fixed, total = network.non_trainable_variables, None
-    targets = tf.nn.softmax(tf.constant(np.random.default_rng(7).normal(size=[8, 3]), tf.float32))
+def test_shared_forward_pass_gives_the_gradients_of_separate_ones():
+    """First order, computed with one forward pass at theta per label set."""
+    network = tiny.dense()
+    batch = tiny.batch()
+    theta, gradients, _ = network_meta_gradient(network, "first", batch, num_synthetic=3)
+    forward = pure_network(network, jit_compile=False).forward
+    targets = random_targets(seed=7)
+    total = [tf.zeros_like(weight) for weight in theta]
     for m in range(3):
-        theta = [tf.convert_to_tensor(variable) for variable in network.trainable_variables]
         with tf.GradientTape() as tape:
             tape.watch(theta)
-            logits = network.stateless_call(theta, fixed, batch["image"], training=True)[0]
+            logits = forward(theta, batch["image"])
             loss = mean_cross_entropy(tf.roll(batch["neighbor_labels"], m, axis=1)[:, 0], logits)
         fast = objective.fast_weights(theta, tape.gradient(loss, theta), .5)
         with tf.GradientTape() as tape:
             tape.watch(fast)
-            loss = mean_consistency(targets, network.stateless_call(fast, fixed, batch["image"], training=True)[0])
-        part = tape.gradient(loss, fast)
-        total = part if total is None else [a + b for a, b in zip(total, part)]
-    for mine, theirs in zip(together, total):
-        np.testing.assert_allclose(mine, theirs / 3, atol=1e-6)
+            loss = mean_consistency(targets, forward(fast, batch["image"]))
+        total = objective.add(total, tape.gradient(loss, fast))
+    for gradient, expected_sum in zip(gradients, total):
+        np.testing.assert_allclose(gradient, expected_sum / 3, atol=1e-6)
+
+
+def body(theta, images):
+    return tf.math.softplus(tf.matmul(images, theta[0]))
+
+
+def head(theta, features):
+    return tf.matmul(features, theta[0])
 
 
 def two_layers(theta, images):
-    return tf.matmul(tf.math.softplus(tf.matmul(images, theta[0])), theta[1])
+    """softplus(images w) v, with theta = [w, v]."""
+    return head(theta[1:], body(theta[:1], images))
 
 
-def of_two_layers(order, *, head_alone, parallelism=1, num_synthetic=3):
-    """Meta gradients of softplus(x w) v, and the function they are the gradients of."""
-    draws = np.random.default_rng(3)
-    images, targets = tiny.batch()["image"], tf.nn.softmax(tf.constant(draws.normal(size=[8, 3]), tf.float32))
-    w, v = (tf.constant(draws.normal(size=shape), tf.float32) for shape in ([4, 5], [5, 3]))
+def two_layer_meta_gradient(order, *, head_only, parallelism=1):
+    """The meta gradient of `two_layers` with M = 3.
+
+    Returns:
+      ([w, v], gradients, the meta loss as a function of w and v, consistency).
+    """
+    rng = np.random.default_rng(3)
+    images = tiny.batch()["image"]
+    targets = tf.nn.softmax(tf.constant(rng.normal(size=[8, 3]), tf.float32))
+    w = tf.constant(rng.normal(size=[4, 5]), tf.float32)
+    v = tf.constant(rng.normal(size=[5, 3]), tf.float32)
     labels = tiny.batch()["neighbor_labels"]
-    rest = (images, targets, lambda m: labels[:, m])
-    settings = dict(num_synthetic=num_synthetic, inner_rate=.5, order=order, reduce=lambda gradients: gradients,
+    data = (images, targets, lambda m: labels[:, m])
+    settings = dict(num_synthetic=3, inner_rate=.5, order=order, reduce=identity,
                     parallelism=parallelism)
 
     def meta_loss(w, v):
         total = 0.0
-        for m in range(num_synthetic):
+        for m in range(3):
             with tf.GradientTape() as tape:
                 tape.watch([w, v])
                 loss = mean_cross_entropy(labels[:, m], two_layers([w, v], images))
-            of_w, of_v = tape.gradient(loss, [w, v])
-            fast = objective.fast_weights([v] if head_alone else [w, v], [of_v] if head_alone else [of_w, of_v], .5)
-            total += mean_consistency(targets, two_layers([w, *fast] if head_alone else fast, images))
-        return total / num_synthetic
+            w_gradient, v_gradient = tape.gradient(loss, [w, v])
+            if head_only:
+                w_gradient *= 0
+            fast = objective.fast_weights([w, v], [w_gradient, v_gradient], .5)
+            total += mean_consistency(targets, two_layers(fast, images))
+        return total / 3
 
-    if head_alone:
-        gradients, loss = objective.meta_gradient_through_head(
-            lambda theta, x: tf.math.softplus(tf.matmul(x, theta[0])), lambda theta, x: tf.matmul(x, theta[0]),
-            [w], [v], *rest, **settings)
+    if head_only:
+        gradients, loss = objective.meta_gradient_through_head(body, head, [w], [v], *data,
+                                                               **settings)
     else:
-        gradients, loss = objective.meta_gradient(two_layers, [w, v], *rest, **settings)
+        gradients, loss = objective.meta_gradient(two_layers, [w, v], *data, **settings)
     return [w, v], gradients, meta_loss, loss
 
 
-def test_the_head_alone_is_the_same_loss_with_the_body_left_where_it_is():
-    """Full order: the gradient, body's included, of J(w, v - alpha grad_v Lc), which a tape takes of it as a whole."""
-    theta, gradients, meta_loss, loss = of_two_layers("full", head_alone=True)
+def test_full_order_through_the_head_is_the_gradient_of_the_meta_loss():
+    """The meta loss is J(w, v - alpha grad_v Lc); a tape differentiates all of it."""
+    theta, gradients, meta_loss, loss = two_layer_meta_gradient("full", head_only=True)
     with tf.GradientTape() as tape:
         tape.watch(theta)
         expected = meta_loss(*theta)
     assert float(loss) == pytest.approx(float(expected), abs=1e-6)
-    for mine, theirs in zip(gradients, tape.gradient(expected, theta)):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    for actual, expected_value in zip(gradients, tape.gradient(expected, theta)):
+        np.testing.assert_allclose(actual, expected_value, atol=1e-6)
 
 
-def test_the_head_alone_to_first_order_is_grad_j_at_the_moved_head():
-    """As `all` would give with the inner gradient of the body set to zero."""
-    (w, v), gradients, _, _ = of_two_layers("first", head_alone=True)
-    draws = np.random.default_rng(3)
-    targets = tf.nn.softmax(tf.constant(draws.normal(size=[8, 3]), tf.float32))
-    labels, images = tiny.batch()["neighbor_labels"], tiny.batch()["image"]
+def test_first_order_through_the_head_is_the_gradient_of_j_at_the_fast_head():
+    (w, v), gradients, _, _ = two_layer_meta_gradient("first", head_only=True)
+    targets = random_targets(seed=3)
+    labels = tiny.batch()["neighbor_labels"]
+    images = tiny.batch()["image"]
     expected = [0, 0]
     for m in range(3):
-        features = tf.math.softplus(images @ w)
-        inner = tf.transpose(features) @ (tf.nn.softmax(features @ v) - tf.one_hot(labels[:, m], 3)) / 8
+        features = body([w], images)
+        logit_gradient = (tf.nn.softmax(features @ v) - tf.one_hot(labels[:, m], 3)) / 8
+        inner_gradient = tf.transpose(features) @ logit_gradient
         with tf.GradientTape() as tape:
-            fast = [w, v - .5 * inner]
+            fast = [w, v - .5 * inner_gradient]
             tape.watch(fast)
             loss = mean_consistency(targets, two_layers(fast, images))
-        expected = [total + part / 3 for total, part in zip(expected, tape.gradient(loss, fast))]
-    for mine, theirs in zip(gradients, expected):
-        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+        expected = [total + gradient / 3
+                    for total, gradient in zip(expected, tape.gradient(loss, fast))]
+    for actual, expected_value in zip(gradients, expected):
+        np.testing.assert_allclose(actual, expected_value, atol=1e-6)
 
 
-def test_a_head_that_is_the_whole_network_gives_what_all_gives():
-    images, targets = tiny.batch()["image"], tf.fill([8, 3], 1 / 3)
-    labels, v = tiny.batch()["neighbor_labels"], tf.random.stateless_normal([4, 3], [0, 1])
-    rest = (images, targets, lambda m: labels[:, m])
-    settings = dict(num_synthetic=3, inner_rate=.5, order="first", reduce=lambda gradients: gradients)
+def test_head_that_is_the_complete_network_gives_the_gradient_of_all():
+    labels = tiny.batch()["neighbor_labels"]
+    v = tf.random.stateless_normal([4, 3], [0, 1])
+    data = (tiny.batch()["image"], tf.fill([8, 3], 1 / 3), lambda m: labels[:, m])
+    settings = dict(num_synthetic=3, inner_rate=.5, order="first", reduce=identity)
 
-    def last(theta, x):
-        return x @ theta[0]
+    def empty_body(theta, images):
+        return images
 
-    (whole,), _ = objective.meta_gradient(last, [v], *rest, **settings)
-    (head,), _ = objective.meta_gradient_through_head(lambda theta, x: x, last, [], [v], *rest, **settings)
-    np.testing.assert_array_equal(whole, head)
+    (expected,), _ = objective.meta_gradient(head, [v], *data, **settings)
+    (gradient,), _ = objective.meta_gradient_through_head(empty_body, head, [], [v], *data,
+                                                          **settings)
+    np.testing.assert_array_equal(gradient, expected)
 
 
 @pytest.mark.parametrize("order", ["first", "full"])
-@pytest.mark.parametrize("head_alone", [False, True])
-@pytest.mark.parametrize("parallelism, graph", [(2, True), (3, True), (2, False)])
-def test_side_by_side_gives_the_same_numbers(order, head_alone, parallelism, graph):
+@pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("parallelism, in_graph", [(2, True), (3, True), (2, False)])
+def test_parallelism_does_not_change_the_gradient(order, head_only, parallelism, in_graph):
     def gradients(parallelism):
-        return of_two_layers(order, head_alone=head_alone, parallelism=parallelism)[1]
+        return two_layer_meta_gradient(order, head_only=head_only, parallelism=parallelism)[1]
 
-    wrap = tf.function if graph else lambda function: function
-    for one, other in zip(gradients(1), wrap(lambda: gradients(parallelism))()):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    run = tf.function(gradients) if in_graph else gradients
+    for actual, expected_value in zip(run(parallelism), gradients(1)):
+        np.testing.assert_allclose(actual, expected_value, atol=1e-6)

@@ -43,12 +43,12 @@ class MLNT(CrossEntropy):
       fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of
         the network (see `mlnt_tf.models.surgery.split_network`) or the "head", its last layer. The
         other layers run once per step instead of M times.
-      meta_every: a meta update every so many steps. The other steps are cross entropy.
-      synthetic_parallelism: how many of the M label sets run side by side. It does not change the
-        result, but takes more memory.
-      inner_reduce: matters on several replicas only. "global" takes the inner step along the mean
-        of the replicas' gradients, so the result does not depend on their number. With "replica"
-        each uses its own gradient, which saves the all-reduces.
+      meta_every: the number of steps per meta update. The steps in between are cross entropy.
+      synthetic_parallelism: the number of label sets that run side by side. A larger number needs
+        more memory and does not change the result.
+      inner_reduce: has an effect on several replicas only. "global" takes the inner step along the
+        mean of the replicas' gradients, so the result does not depend on their number. With
+        "replica", each replica uses its own gradient, which saves the all-reduces.
       update_mode: "sequential" computes the classification gradient at the weights after the meta
         update (the paper), "joint" computes both gradients at the same weights (the released code).
       mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
@@ -58,7 +58,8 @@ class MLNT(CrossEntropy):
 
     Raises:
       ValueError: an argument is out of range, the network is not built or cannot be cloned, or
-        `meta_order="full"` meets a Keras normalization layer whose second derivative is wrong.
+        `meta_order="full"` is combined with a Keras normalization layer whose second derivative is
+        wrong.
     """
 
     def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2,
@@ -90,7 +91,7 @@ class MLNT(CrossEntropy):
         self.mentor = mentor
         self.teacher_weight = teacher_weight
         self.seed = seed
-        # (body, head), or None if the inner step moves the whole network.
+        # (body, head), or None if the inner step moves all weights.
         self.body_and_head = Untracked(None)
         fast_part = network
         if fast_weights != "all":
@@ -192,10 +193,10 @@ class MLNT(CrossEntropy):
         return gradients, consistency
 
     def meta_algorithm(self):
-        """How the M label sets of a step are computed on this number of replicas."""
+        """Returns the `MetaAlgorithm` for this number of replicas."""
         side_by_side = min(self.synthetic_parallelism, self.num_synthetic)
         is_global = self.inner_reduce == "global"
-        reduce = self.reduce if is_global else _keep  # On one replica, `self.reduce` does nothing.
+        reduce = self.reduce if is_global else _local  # On one replica, `self.reduce` does nothing.
         if self.replicas > 1 and self.synchronized:
             # The replicas synchronize in every forward pass, so there can be no loop at all.
             unrolled = self.num_synthetic + 1
@@ -283,7 +284,7 @@ def _split_streams(batch):
     return batch, batch
 
 
-def _keep(gradients):
+def _local(gradients):
     """The gradients of this replica, unchanged."""
     return gradients
 

@@ -67,8 +67,8 @@ def _check_user_network(name, network, num_classes):
         keras.saving.deserialize_keras_object(serialized)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"--model={name} cannot be saved and loaded ({reason}…). Decorate your "
-                        "own layers with @keras.saving.register_keras_serializable(), and do not use "
+        raise UserError(f"--model={name} cannot be saved and loaded ({reason}…). Decorate your own "
+                        "layers with @keras.saving.register_keras_serializable(), and do not use "
                         "Lambda layers.") from error
 
 
