@@ -1,4 +1,4 @@
-"""A stored result is read only if it is intact and belongs to the same inputs."""
+"""Artifacts: a stored result is only read if it is intact and belongs to the same inputs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ TABLE = np.arange(12, dtype=np.int32).reshape(4, 3)
 
 @pytest.fixture
 def counted():
-    """A function that computes TABLE, and the list of its calls."""
+    """(function that computes TABLE, list of its calls)."""
     calls = []
 
     def compute(scratch):
@@ -23,7 +23,7 @@ def counted():
     return compute, calls
 
 
-def test_an_array_is_computed_once_and_then_read_with_its_report(tmp_path, counted):
+def test_array_is_computed_once_and_then_read_with_its_report(tmp_path, counted):
     compute, calls = counted
     for _ in range(2):
         table, report = artifacts.load_or_compute(tmp_path / "table.npy", compute, inputs="a")
@@ -32,7 +32,7 @@ def test_an_array_is_computed_once_and_then_read_with_its_report(tmp_path, count
     assert len(calls) == 1
 
 
-def test_other_inputs_compute_it_again_with_a_warning(tmp_path, counted, caplog):
+def test_array_of_other_inputs_is_computed_again_with_a_warning(tmp_path, counted, caplog):
     compute, calls = counted
     for inputs in ("a", "b", "b"):
         artifacts.load_or_compute(tmp_path / "table.npy", compute, inputs=inputs)
@@ -40,38 +40,55 @@ def test_other_inputs_compute_it_again_with_a_warning(tmp_path, counted, caplog)
     assert "table.npy is computed again: it was computed from other inputs" in caplog.text
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: os.truncate(path, path.stat().st_size - 1),
-    lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x07"),
-    lambda path: path.with_suffix(".json").write_text("{"),
-    lambda path: path.with_suffix(".json").write_text("{}")])
-def test_a_damaged_artifact_is_computed_again_with_a_warning(tmp_path, counted, caplog, damage):
+def truncate(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def change_last_byte(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+
+
+def truncate_sidecar(path):
+    path.with_suffix(".json").write_text("{")
+
+
+def empty_sidecar(path):
+    path.with_suffix(".json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [truncate, change_last_byte, truncate_sidecar, empty_sidecar])
+def test_damaged_array_is_computed_again_with_a_warning(tmp_path, counted, caplog, damage):
     compute, calls = counted
     path = tmp_path / "table.npy"
     artifacts.load_or_compute(path, compute, inputs="a")
     damage(path)
     table, _ = artifacts.load_or_compute(path, compute, inputs="a")
     np.testing.assert_array_equal(table, TABLE)
-    assert len(calls) == 2 and "table.npy is computed again" in caplog.text
+    assert len(calls) == 2
+    assert "table.npy is computed again" in caplog.text
 
 
-def test_a_kill_before_the_second_file_leaves_nothing_to_read(tmp_path, counted):
+def test_array_without_sidecar_is_computed_again(tmp_path, counted):
     compute, calls = counted
     path = tmp_path / "table.npy"
     artifacts.load_or_compute(path, compute, inputs="a")
-    path.with_suffix(".json").unlink()
+    path.with_suffix(".json").unlink()  # As after a kill between the two files.
     artifacts.load_or_compute(path, compute, inputs="a")
     assert len(calls) == 2
 
 
-def test_a_dictionary_of_arrays_is_stored_too(tmp_path):
-    for values in ({"good": TABLE > 3, "sizes": TABLE}, None):
-        stored, _ = artifacts.load_or_compute(tmp_path / "scan.npz", lambda scratch: values, inputs="a")
-    assert set(stored) == {"good", "sizes"}
-    np.testing.assert_array_equal(stored["good"], TABLE > 3)
+def test_dict_of_arrays_is_read_back(tmp_path):
+    path = tmp_path / "scan.npz"
+    arrays = {"good": TABLE > 3, "sizes": TABLE}
+    artifacts.load_or_compute(path, lambda scratch: arrays, inputs="a")
+    stored, report = artifacts.read(path, inputs="a")
+    assert report == {}
+    assert stored.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(stored[name], array)
 
 
-def test_a_function_may_write_the_table_itself(tmp_path):
+def test_compute_may_write_the_table_to_the_scratch_path(tmp_path):
     def compute(scratch):
         mapped = np.lib.format.open_memmap(scratch, "w+", np.int32, TABLE.shape)
         mapped[:] = TABLE
@@ -82,7 +99,7 @@ def test_a_function_may_write_the_table_itself(tmp_path):
     assert report == {"backend": "exact"}
 
 
-def test_json_is_read_back_without_the_two_fields(tmp_path):
+def test_json_is_read_back_without_digest_and_checksum(tmp_path):
     path = tmp_path / "result.json"
     artifacts.write_json(path, {"accuracy": 0.5}, inputs="a")
     assert artifacts.read_json(path, inputs="a") == {"accuracy": 0.5}
@@ -90,7 +107,8 @@ def test_json_is_read_back_without_the_two_fields(tmp_path):
 
 
 @pytest.mark.parametrize("text, reason", [
-    ('{"accuracy": 0.', "is computed again"), ("[]", "is computed again"),
+    ('{"accuracy": 0.', "is computed again"),
+    ("[]", "is computed again"),
     ('{"accuracy": 0.9, "inputs": "a", "checksum": "0"}', "its checksum does not match")])
 def test_damaged_json_is_not_read(tmp_path, caplog, text, reason):
     path = tmp_path / "result.json"
@@ -99,13 +117,25 @@ def test_damaged_json_is_not_read(tmp_path, caplog, text, reason):
     assert reason in caplog.text
 
 
-def test_json_of_an_earlier_version_is_taken_as_it_is(tmp_path):
+def test_json_of_other_inputs_is_not_read(tmp_path, caplog):
+    path = tmp_path / "result.json"
+    artifacts.write_json(path, {"accuracy": 0.5}, inputs="a")
+    assert artifacts.read_json(path, inputs="b") is None
+    assert "it was computed from other inputs" in caplog.text
+
+
+def test_missing_json_is_none_without_a_warning(tmp_path, caplog):
+    assert artifacts.read_json(tmp_path / "result.json", inputs="a") is None
+    assert caplog.text == ""
+
+
+def test_json_of_an_earlier_version_is_accepted(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"accuracy": 0.5}')
     assert artifacts.read_json(path, inputs="a") == {"accuracy": 0.5}
 
 
-def test_the_digest_depends_on_values_types_and_shapes():
+def test_digest_depends_on_values_dtypes_and_shapes():
     parts = [TABLE, TABLE.T, TABLE.astype(np.int64), TABLE + 1, "a", ("a",)]
     assert len({artifacts.digest_of(part) for part in parts}) == len(parts)
     assert artifacts.digest_of(TABLE, "a") == artifacts.digest_of(TABLE.copy(), "a")

@@ -1,3 +1,5 @@
+"""Atomic writes and the lock of an output directory."""
+
 import errno
 import os
 import signal
@@ -9,8 +11,17 @@ import pytest
 from mlnt_tf.config import UserError
 from mlnt_tf.files import atomic, lock
 
+HOLD_LOCK = """
+import sys, time
+from mlnt_tf.files import lock
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+with lock.hold_lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "table.csv"
     atomic.write_csv(path, ("id",), [(1,)])
 
@@ -24,31 +35,48 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert [other.name for other in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_what_a_killed_run_was_writing_is_removed(tmp_path):
-    (tmp_path / "writing_a.npz").write_text("half")
-    (tmp_path / "a.npz").write_text("whole")
+def test_write_replaces_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    atomic.write_json(path, {"accuracy": 0.5})
+    atomic.write_json(path, {"accuracy": 0.6})
+    assert path.read_text() == '{\n  "accuracy": 0.6\n}\n'
+    assert [other.name for other in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_scratch_files_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / "writing_a.npz").write_text("incomplete")
+    (tmp_path / "a.npz").write_text("complete")
     atomic.remove_scratch_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-HOLD = """import sys, time
-from mlnt_tf.files import lock
-with lock.hold_lock(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)"""
-
-
-def test_a_second_run_is_refused_and_a_stale_lock_taken_over(tmp_path):
-    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of `tmp_path`."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, tmp_path],
+                               stdout=subprocess.PIPE, text=True)
     try:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"in use by process {other.pid} on "):
-            with lock.hold_lock(tmp_path):
-                pass
+        assert process.stdout.readline() == "held\n"
+        yield process
     finally:
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-    assert f"process {other.pid}" in (tmp_path / "lock").read_text()  # the dead one's name is still there
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_second_process_is_refused_with_the_name_of_the_holder(tmp_path, holder):
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} on "):
+        with lock.hold_lock(tmp_path):
+            pass
+
+
+def test_lock_of_a_killed_process_is_taken_over(tmp_path, holder, caplog):
+    caplog.set_level("INFO", logger="absl")
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    path = tmp_path / lock.LOCK_FILE
+    assert f"process {holder.pid} on " in path.read_text()
     with lock.hold_lock(tmp_path):
-        assert f"process {os.getpid()} on " in (tmp_path / "lock").read_text()
-    assert (tmp_path / "lock").read_text() == ""
+        assert f"process {os.getpid()} on " in path.read_text()
+    assert path.read_text() == ""
+    assert f"process {holder.pid} on " in caplog.text

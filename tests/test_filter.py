@@ -5,40 +5,66 @@ import pytest
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.targets import Targets
-from mlnt_tf.labels import filter as filtering
+from mlnt_tf.labels.filter import (
+    empty_classes, filter_statistics, keep_trusted, probability_of_labels)
+from mlnt_tf.methods.iterations import warn_about_empty_classes
 
-GIVEN, TRUE = np.int32([0, 0, 1, 1, 2]), np.int32([0, 1, 1, 1, 2])
+GIVEN = np.int32([0, 0, 1, 1, 2])
+TRUE = np.int32([0, 1, 1, 1, 2])
+
+
+def test_probability_of_labels_picks_one_column_per_row():
+    probabilities = np.float32([[.7, .3], [.4, .6]])
+    actual = probability_of_labels(np.int32([1, 0]), probabilities)
+    np.testing.assert_array_equal(actual, np.float32([.3, .4]))
 
 
 def test_filter_drops_probability_equal_to_tau():
-    np.testing.assert_array_equal(filtering.keep_trusted(np.float32([.29, .3, .31]), .3), [False, False, True])
+    kept = keep_trusted(np.float32([.29, .3, .31]), .3)
+    np.testing.assert_array_equal(kept, [False, False, True])
 
 
-def test_filter_precision_and_recall_are_those_counted_by_hand():
+def test_filter_precision_and_recall_equal_the_hand_counted_values():
     kept = np.array([True, True, True, False, True])
-    statistics = filtering.filter_statistics(kept, GIVEN, TRUE)
-    assert statistics == {"kept": 4, "filter_precision": .75, "filter_recall": .75}
+    assert filter_statistics(kept, GIVEN, TRUE) == {
+        "kept": 4, "filter_precision": .75, "filter_recall": .75}
 
 
-def test_unknown_true_labels_do_not_count():
-    statistics = filtering.filter_statistics(np.ones(5, bool), GIVEN, np.int32([0, 1, -1, -1, -1]))
-    assert statistics == {"kept": 5, "filter_precision": .5, "filter_recall": 1.0}
+def test_filter_statistics_ignore_unknown_true_labels():
+    true = np.int32([0, 1, -1, -1, -1])
+    assert filter_statistics(np.ones(5, bool), GIVEN, true) == {
+        "kept": 5, "filter_precision": .5, "filter_recall": 1.0}
 
 
-def test_a_fraction_of_nothing_is_none():
-    nothing = np.zeros(5, bool)
-    assert filtering.filter_statistics(nothing, GIVEN, TRUE) == {
+def test_filter_precision_without_kept_examples_is_none():
+    assert filter_statistics(np.zeros(5, bool), GIVEN, TRUE) == {
         "kept": 0, "filter_precision": None, "filter_recall": 0.0}
 
 
-def test_an_empty_class_is_reported_with_counts(caplog):
+def test_filter_recall_without_correct_labels_is_none():
+    statistics = filter_statistics(np.ones(5, bool), GIVEN, np.int32([1, 2, 0, 0, 0]))
+    assert statistics["filter_recall"] is None
+
+
+def test_empty_classes_are_those_without_kept_examples():
+    kept = np.array([True, True, False, False, False])
+    np.testing.assert_array_equal(empty_classes(kept, GIVEN, 4), [1, 2, 3])
+
+
+def test_empty_class_is_logged_with_counts(caplog):
     kept = np.array([True] * 4 + [False])
-    filtering.warn_of_empty_classes(kept, GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
-    assert "--tau=0.3 leaves no example of bird (0 of 1)" in caplog.text and "[2, 2, 0]" in caplog.text
+    warn_about_empty_classes(kept, GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
+    assert "--tau=0.3 leaves no example of bird (0 of 1)" in caplog.text
+    assert "[2, 2, 0]" in caplog.text
+
+
+def test_no_empty_class_logs_nothing(caplog):
+    warn_about_empty_classes(np.ones(5, bool), GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
+    assert caplog.text == ""
 
 
 def test_targets_that_select_nothing_are_refused():
-    with pytest.raises(UserError, match="--tau=0.9 keeps none of the 5 training examples"):
+    with pytest.raises(UserError, match="--tau=0.9 .*none of the 5 training examples"):
         Targets(GIVEN, selected=np.zeros(5, bool), selected_by="--tau=0.9")
 
 

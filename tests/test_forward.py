@@ -1,3 +1,5 @@
+"""Forward correction and the transition matrix."""
+
 import dataclasses
 
 import numpy as np
@@ -21,88 +23,123 @@ T = np.array([[.8, .2, 0], [0, 1, 0], [0, .3, .7]])
 
 
 @pytest.mark.parametrize("given, expected", [(0, .579818), (1, .994252), (2, 2.659260)])
-def test_forward_loss_by_hand(given, expected):
-    assert losses.forward_cross_entropy([given], np.log(P)[None], T).numpy() == pytest.approx([expected], abs=1e-6)
+def test_forward_loss_equals_the_hand_computed_value(given, expected):
+    loss = losses.forward_cross_entropy([given], np.log(P)[None], T)
+    assert loss.numpy() == pytest.approx([expected], abs=1e-6)
 
 
-def test_forward_logit_gradient_by_hand():
+def test_forward_logit_gradient_equals_the_hand_computed_value():
     logits = tf.Variable(np.log(P)[None])
     with tf.GradientTape() as tape:
         loss = losses.forward_cross_entropy([1], logits, T)
-    np.testing.assert_allclose(tape.gradient(loss, logits)[0], [.321622, -.340541, .018919], atol=1e-6)
+    gradient = tape.gradient(loss, logits)[0]
+    np.testing.assert_allclose(gradient, [.321622, -.340541, .018919], atol=1e-6)
 
 
-def test_the_forward_loss_of_a_sure_network_is_finite():
-    assert losses.forward_cross_entropy([2], np.float32([[200., 0, -200]]), .9 * np.eye(3) + .1 / 3).numpy() == \
-        pytest.approx([-np.log(.1 / 3)], abs=1e-4)
+def test_forward_loss_of_extreme_logits_is_finite():
+    logits = np.float32([[200., 0, -200]])
+    loss = losses.forward_cross_entropy([2], logits, .9 * np.eye(3) + .1 / 3)
+    assert loss.numpy() == pytest.approx([-np.log(.1 / 3)], abs=1e-4)
 
 
 @pytest.mark.parametrize("run_eagerly", [True, False])
-def test_forward_by_the_identity_is_cross_entropy_bit_for_bit(run_eagerly):
+def test_forward_with_identity_matrix_equals_cross_entropy_bit_for_bit(run_eagerly):
     trained = []
     for model in (mlnt_tf.CrossEntropy(tiny.dense()), Forward(tiny.dense(), matrix=np.eye(3))):
         model.compile(learning_rate=.2, weight_decay=1e-4, run_eagerly=run_eagerly)
         model.fit(tiny.dataset(6), verbose=0)
         trained.append(tiny.weights(model.student))
-    for mine, theirs in zip(*trained):
-        np.testing.assert_array_equal(mine, theirs)
+    for expected, actual in zip(*trained):
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_the_anchor_lies_strictly_below_the_97th_percentile():
-    of_first = np.arange(1, 101) / 100
-    probabilities = np.stack([of_first, 1 - of_first], axis=1)[np.random.default_rng(0).permutation(100)]
+def test_anchor_is_strictly_below_the_97th_percentile():
+    first = np.arange(1, 101) / 100
+    order = np.random.default_rng(0).permutation(100)
+    probabilities = np.stack([first, 1 - first], axis=1)[order]
     np.testing.assert_allclose(confusion.estimate_by_anchors(probabilities)[0], [.97, .03])
 
 
-def test_estimated_rows_sum_to_one_and_equal_predictions_have_an_anchor():
-    np.testing.assert_allclose(confusion.estimate_by_anchors(np.full([20, 3], .3, np.float32)), np.full([3, 3], 1 / 3))
+def test_anchors_of_equal_predictions_give_uniform_rows():
+    matrix = confusion.estimate_by_anchors(np.full([20, 3], .3, np.float32))
+    np.testing.assert_allclose(matrix, np.full([3, 3], 1 / 3))
 
 
-def examples(**settings):
+def test_true_matrix_counts_given_labels_per_true_class():
+    true, given = np.int32([0, 0, 0, 0, 1]), np.int32([0, 0, 0, 1, 1])
+    matrix = confusion.true_matrix(true, given, 3)
+    np.testing.assert_allclose(matrix, [[.75, .25, 0], [0, 1, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_true_matrix_is_none_if_a_true_label_is_unknown():
+    assert confusion.true_matrix(np.int32([0, -1]), np.int32([0, 1]), 2) is None
+
+
+def load(**settings):
+    """Returns (config, examples) of the digits."""
     config = mlnt_tf.Config(train_examples=200, batch_size=32, **settings)
     return config, load_examples(config)
 
 
-def test_the_true_matrix_is_that_of_our_noise():
-    config, loaded = examples(noise_rate=.5)
-    assert transition.matrix_source(config, loaded) == "true"
-    np.testing.assert_allclose(confusion.true_matrix(loaded), .5 * np.eye(10) + .05)
+def without_true_labels(examples):
+    train = dataclasses.replace(examples.train, true_labels=None)
+    return dataclasses.replace(examples, train=train)
 
 
-def test_without_noise_of_ours_the_matrix_is_estimated_and_true_is_refused():
-    config, loaded = examples(noise="none", transition_matrix="true")
-    unknown = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, true_labels=None))
-    assert transition.matrix_source(mlnt_tf.Config(), unknown) == "estimated" and confusion.true_matrix(unknown) is None
-    with pytest.raises(UserError, match="--transition_matrix=true: the true labels.*not known"):
-        transition.check(config, unknown)
+def test_auto_matrix_of_injected_noise_is_the_injected_matrix():
+    config, examples = load(noise_rate=.5)
+    assert transition.matrix_source(config, examples) == "true"
+    np.testing.assert_allclose(transition.true_matrix(examples), .5 * np.eye(10) + .05)
 
 
-def test_where_true_labels_are_known_the_true_matrix_is_counted():
-    _, loaded = examples()
-    counted = confusion.true_matrix(dataclasses.replace(loaded, injected_matrix=None))
+def test_auto_matrix_without_injected_noise_is_estimated():
+    _, examples = load(noise="none")
+    assert transition.matrix_source(mlnt_tf.Config(), examples) == "estimated"
+
+
+def test_true_matrix_of_unknown_true_labels_is_refused():
+    config, examples = load(noise="none", transition_matrix="true")
+    examples = without_true_labels(examples)
+    assert transition.true_matrix(examples) is None
+    with pytest.raises(UserError, match="--transition_matrix=true needs the true labels"):
+        transition.check(config, examples)
+
+
+def test_true_matrix_without_injected_noise_is_counted():
+    _, examples = load()
+    counted = transition.true_matrix(dataclasses.replace(examples, injected_matrix=None))
     np.testing.assert_allclose(counted.sum(axis=1), 1)
-    assert np.abs(counted - confusion.true_matrix(loaded)).mean() < .05
+    assert np.abs(counted - examples.injected_matrix).mean() < .05
 
 
 @pytest.mark.parametrize("text, message", [
-    ("1 0\n0 1\n", "square, 10 by 10"), ("one\n", "cannot be read"),
-    ("\n".join(["1 " + "0 " * 9] * 10), "lets no class be labelled")])
-def test_a_matrix_that_cannot_be_is_refused_in_one_line(tmp_path, text, message):
-    (tmp_path / "t.txt").write_text(text)
+    ("1 0\n0 1\n", "square, 10 by 10"),
+    ("one\n", "cannot be read"),
+    ("\n".join(["1 " + "0 " * 9] * 10), "gives the label . probability 0")])
+def test_unusable_matrix_file_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "matrix.txt"
+    path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        transition.check(*examples(transition_matrix=str(tmp_path / "t.txt")))
-    assert f"--transition_matrix={tmp_path}" in str(caught.value) and "\n" not in str(caught.value)
+        transition.check(*load(transition_matrix=str(path)))
+    assert f"--transition_matrix={path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_heat_maps_are_drawn_side_by_side(tmp_path):
-    transition.plot_matrices(tmp_path / "t.png", {"estimated": T, "true": np.eye(3)}, ("cat", "dog", "bird"))
-    height, width, _ = tf.io.decode_png((tmp_path / "t.png").read_bytes()).shape
+def test_heat_maps_are_side_by_side(tmp_path):
+    path = tmp_path / "matrix.png"
+    matrices = {"estimated": T, "true": np.eye(3)}
+    transition.plot_matrices(path, matrices, ("cat", "dog", "bird"))
+    height, width, _ = tf.io.decode_png(path.read_bytes()).shape
     assert width > 1.5 * height
 
 
-def test_noise_on_top_of_labels_that_are_wrong_already_is_not_all_the_noise():
+def test_source_with_wrong_labels_is_not_clean():
+    """Noise injected into such a source is not all of its noise, so T is estimated."""
     true = np.arange(8, dtype=np.int32) % 2
 
     def split(labels):
-        return Split(np.arange(8), labels, ArrayImages(np.zeros([8, 2, 2, 1], np.uint8)), np.zeros(8, "S1"), true)
-    assert source_is_clean(split(true)) and not source_is_clean(split(1 - true))
+        images = ArrayImages(np.zeros([8, 2, 2, 1], np.uint8))
+        return Split(np.arange(8), labels, images, np.zeros(8, "S1"), true)
+
+    assert source_is_clean(split(true))
+    assert not source_is_clean(split(1 - true))

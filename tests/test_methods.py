@@ -1,4 +1,4 @@
-"""Every method of the table by the command: two tiny epochs, a resume that changes nothing, a method of one's own."""
+"""Every built-in method, run by the command: two tiny epochs, and a resume that changes nothing."""
 
 import json
 import os
@@ -16,144 +16,174 @@ from mlnt_tf.training import callbacks
 import kill
 
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=3",
-        "--precision=float32", "--iterations=2", "--tau=0.05", "--num_clean_labels=20", "--joint_start_epoch=1"]
+        "--precision=float32", "--iterations=2", "--tau=0.05", "--num_clean_labels=20",
+        "--joint_start_epoch=1"]
 STAGES = {
-    "cross_entropy": ["cross entropy"], "cross_entropy_ema": ["cross entropy"],
-    "cross_entropy_iterative": ["iteration 1", "iteration 2"], "forward": ["cross entropy", "forward"],
-    "joint_optimization": ["joint optimization", "joint retraining"], "cnn_crf": ["cnn crf"], "elr": ["elr"],
+    "cross_entropy": ["cross entropy"],
+    "cross_entropy_ema": ["cross entropy"],
+    "cross_entropy_iterative": ["iteration 1", "iteration 2"],
+    "forward": ["cross entropy", "forward"],
+    "joint_optimization": ["joint optimization", "joint retraining"],
+    "cnn_crf": ["cnn crf"],
+    "elr": ["elr"],
     "gce": ["gce"]}
-# Cross entropy is interrupted in test_checkpoints.py and the iterations in kill.py.
+# test_checkpoints.py interrupts cross entropy, and kill.py the iterations.
 INTERRUPTED = ("forward", "joint_optimization", "cnn_crf", "elr", "gce")
 FLAGS = {"forward": ["--transition_matrix=estimated"], "cnn_crf": ["--crf_form=exact"]}
+ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(method, place, *flags):
-    return train.main(["train", *TINY, f"--method={method}", f"--output_dir={place}", *FLAGS.get(method, []), *flags])
+def run(method, output_dir, *flags):
+    return train.main(["train", *TINY, f"--method={method}", f"--output_dir={output_dir}",
+                       *FLAGS.get(method, []), *flags])
 
 
-def results(place):
-    return json.loads((place / "results.json").read_text())
+def read_results(output_dir):
+    return json.loads((output_dir / "results.json").read_text())
 
 
-def test_every_method_is_tested():
+def test_this_file_covers_every_built_in_method():
     assert {"mlnt", *STAGES} == set(config.METHODS)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A function of a method: where it ran; those INTERRUPTED stopped in the second epoch of their last stage, and went
-    on."""
-    places = {}
+    """A function of a method that returns the directory of its finished run.
 
-    def place_of(method):
-        if method not in places:
-            place, last = tmp_path_factory.mktemp("methods") / method, STAGES[method][-1]
+    The methods in INTERRUPTED were stopped in the second epoch of their last stage, and resumed.
+    """
+    directories = {}
 
-            def stop(self, batch, logs=None):
-                if self.name == last and self.epoch == 1 and batch == 1:
-                    raise KeyboardInterrupt
+    def directory_of(method):
+        if method in directories:
+            return directories[method]
+        output_dir = tmp_path_factory.mktemp("methods") / method
+        last_stage = STAGES[method][-1]
 
-            if method in INTERRUPTED:
-                with pytest.MonkeyPatch.context() as patched:
-                    patched.setattr(callbacks.EpochLog, "on_train_batch_end", stop)
-                    assert run(method, place, "--checkpoint_every=1") == 130
-            assert run(method, place, "--checkpoint_every=1") == 0
-            places[method] = place
-        return places[method]
+        def stop(self, batch, logs=None):
+            if self.name == last_stage and self.epoch == 1 and batch == 1:
+                raise KeyboardInterrupt
 
-    return place_of
+        if method in INTERRUPTED:
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(callbacks.EpochLog, "on_train_batch_end", stop)
+                assert run(method, output_dir, "--checkpoint_every=1") == 130
+        assert run(method, output_dir, "--checkpoint_every=1") == 0
+        directories[method] = output_dir
+        return output_dir
+
+    return directory_of
 
 
 @pytest.mark.parametrize("method", STAGES)
-def test_a_method_trains_and_says_so(method, finished):
-    found = results(finished(method))
-    assert [stage["name"] for stage in found["stages"]] == STAGES[method]
-    role = "teacher" if method == "cross_entropy_ema" else found["exported"].split()[-1]
-    if method != "cross_entropy_iterative":
-        assert found["exported"] == f"{STAGES[method][-1]} {role}"
-        assert role == ("teacher" if method == "cross_entropy_ema" else "student")
-    assert len(found["curve"]["validation"]) == 2 and found["best_accuracy"] == found["test_accuracy"]
-    for stage in found["stages"]:
-        assert {"best_validation", "test_at_best", "test_last"} <= set(stage["student"]) & set(stage["teacher"])
+def test_results_list_the_stages_and_the_exported_network(method, finished):
+    results = read_results(finished(method))
+    assert [stage["name"] for stage in results["stages"]] == STAGES[method]
+    stage, _, network = results["exported"].rpartition(" ")
+    if method == "cross_entropy_iterative":
+        assert stage in STAGES[method] and network in ("student", "teacher")
+    else:
+        assert stage == STAGES[method][-1]
+        assert network == ("teacher" if method == "cross_entropy_ema" else "student")
+    assert len(results["curve"]["validation"]) == 2
+    assert results["best_accuracy"] == results["test_accuracy"]
+    for stage in results["stages"]:
+        for network in ("student", "teacher"):
+            assert {"best_validation", "test_at_best", "test_last"} <= set(stage[network])
 
 
 @pytest.mark.parametrize("method", INTERRUPTED)
-def test_an_interrupted_method_ends_with_the_weights_of_one_that_was_not(method, finished, tmp_path):
-    assert run(method, tmp_path / "whole") == 0
-    assert kill.contents(finished(method)) == kill.contents(tmp_path / "whole")
+def test_resume_after_interrupt_gives_identical_weights(method, finished, tmp_path):
+    assert run(method, tmp_path / "uninterrupted") == 0
+    assert kill.contents(finished(method)) == kill.contents(tmp_path / "uninterrupted")
 
 
-def test_the_estimated_matrix_is_stored_drawn_and_measured_against_the_true_one(finished):
-    place = finished("forward")
-    matrix, told = np.load(place / "transition.npy"), results(place)["transition"]
+def test_estimated_matrix_is_stored_plotted_and_compared_with_the_true_one(finished):
+    output_dir = finished("forward")
+    matrix = np.load(output_dir / "transition.npy")
+    report = read_results(output_dir)["transition"]
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
-    true = .5 * np.eye(10) + .05
-    assert told["source"] == "estimated"
-    assert told["mean_absolute_difference"] == pytest.approx(np.abs(matrix - true).mean())
-    assert told["frobenius_difference"] == pytest.approx(np.sqrt(((matrix - true)**2).sum()))
-    assert (place / "transition.png").read_bytes().startswith(b"\x89PNG") and list((place / "transition").iterdir())
+    difference = matrix - (.5 * np.eye(10) + .05)
+    assert report["source"] == "estimated"
+    assert report["mean_absolute_difference"] == pytest.approx(np.abs(difference).mean())
+    assert report["frobenius_difference"] == pytest.approx(np.sqrt((difference**2).sum()))
+    assert (output_dir / "transition.png").read_bytes().startswith(b"\x89PNG")
+    assert list((output_dir / "transition").iterdir())
 
 
-def test_recovered_labels_are_counted_epoch_by_epoch(finished):
+def test_joint_optimization_reports_label_accuracy_of_each_epoch(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    place = finished("joint_optimization")
-    found = results(place)
-    curve = found["stages"][0]["label_accuracy"]
-    assert len(curve) == round(2 * 5 / 3) and found["recovered_label_accuracy"] == curve[-1]
-    events = EventAccumulator(str(place / "joint_optimization/train"))
+    output_dir = finished("joint_optimization")
+    results = read_results(output_dir)
+    curve = results["stages"][0]["label_accuracy"]
+    assert len(curve) == round(2 * 5 / 3)
+    assert results["recovered_label_accuracy"] == curve[-1]
+    events = EventAccumulator(str(output_dir / "joint_optimization/train"))
     events.Reload()
-    assert [event.step for event in events.Tensors("epoch_label_accuracy")] == list(range(len(curve)))
-    labels = np.load(place / "joint_optimization/soft_labels.npy")
+    steps = [event.step for event in events.Tensors("epoch_label_accuracy")]
+    assert steps == list(range(len(curve)))
+
+
+def test_joint_optimization_stores_soft_labels_and_deletes_predictions(finished):
+    directory = finished("joint_optimization") / "joint_optimization"
+    labels = np.load(directory / "soft_labels.npy")
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
-    assert not (place / "joint_optimization/predictions").exists()
+    assert not (directory / "predictions").exists()
 
 
-def test_clean_labels_are_recorded(finished):
-    assert results(finished("cnn_crf"))["clean_labels"] == {"asked": 20, "used": 20, "by_class": [2] * 10}
+def test_cnn_crf_reports_the_clean_labels_it_used(finished):
+    report = read_results(finished("cnn_crf"))["clean_labels"]
+    assert report == {"asked": 20, "used": 20, "by_class": [2] * 10}
 
 
 @pytest.mark.parametrize("flag", [
-    "--method=dividemix", "--gce_q=0", "--gce_q=1.1", "--elr_beta=1", "--elr_lambda=-1", "--joint_alpha=-1",
-    "--joint_beta=-1", "--joint_labels=medium", "--joint_epochs=-1", "--joint_start_epoch=-1", "--joint_rate=-1", "--crf_form=approximate",
+    "--method=dividemix", "--gce_q=0", "--gce_q=1.1", "--elr_beta=1", "--elr_lambda=-1",
+    "--joint_alpha=-1", "--joint_beta=-1", "--joint_labels=medium", "--joint_epochs=-1",
+    "--joint_start_epoch=-1", "--joint_rate=-1", "--crf_form=approximate",
     "--num_clean_labels=-1", "--transition_matrix=nowhere.csv"])
-def test_a_mistake_in_a_flag_of_a_method_costs_one_line(tmp_path, capsys, flag):
+def test_invalid_flag_of_a_method_is_refused_in_one_line(tmp_path, capsys, flag):
     assert train.main(["train", flag, f"--output_dir={tmp_path / 'run'}"]) == 2
-    told = capsys.readouterr().err
-    assert flag.partition("=")[0] in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert flag.partition("=")[0] in error
+    assert error.count("\n") == 1
 
 
-def test_the_method_of_the_readme_trains_from_a_file_of_its_own(tmp_path, monkeypatch):
-    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def train(run" in block)
-    (tmp_path / "mine_of_the_readme.py").write_text(code)
+def test_example_method_of_the_readme_trains(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = next(block for block in blocks if "def train(run" in block)
+    (tmp_path / "readme_method.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    method = "mine_of_the_readme:train"
+    method = "readme_method:train"
     assert run(method, tmp_path / "run", "--method_args=smoothing=0.1") == 0
-    found = results(tmp_path / "run")
-    assert (found["method"], found["exported"]) == (method, "label smoothing student")
+    results = read_results(tmp_path / "run")
+    assert results["method"] == method
+    assert results["exported"] == "label smoothing student"
 
 
-def test_two_replicas_keep_one_table_of_examples():
-    """In a process of its own, as devices are made before TensorFlow looks at them."""
+def test_two_replicas_share_one_table_of_examples():
+    """Runs in a process of its own, because TensorFlow creates its devices only once."""
     code = """
 import numpy as np, tensorflow as tf, tiny
 from mlnt_tf.methods.elr import ELR
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-found = []
+trained = []
 for strategy in tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]):
     with strategy.scope():
         model = ELR(tiny.dense(), num_examples=96)
         model.compile(learning_rate=.2)
     model.fit(tiny.positioned(6, size=16), epochs=2, steps_per_epoch=3, verbose=0)
-    found.append([variable.numpy() for variable in (model.averages, *model.student.variables)])
-assert (found[0][0].sum(axis=1) > .2).all()
-for mine, theirs in zip(*found):
-    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    trained.append([variable.numpy() for variable in (model.averages, *model.student.variables)])
+single, mirrored = trained
+assert (single[0].sum(axis=1) > .2).all()
+for expected, actual in zip(single, mirrored):
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 """
-    here = pathlib.Path(__file__).parent
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert told.returncode == 0, told.stderr
+    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""Two workers on this host, by the command line: to the end, and with one of them killed in between."""
+"""Two workers on this host, run by the command line, with and without one of them killed."""
 
 import json
 import os
@@ -14,66 +14,77 @@ import kill
 import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1", "--iterations=1", "--epochs=2",
-        "--pretrain_epochs=1", "--precision=float32")
-PATIENCE = 300  # seconds, on a machine busy with other tests too
+TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1",
+        "--iterations=1", "--epochs=2", "--pretrain_epochs=1", "--precision=float32")
+TIMEOUT = 300  # seconds, enough for a machine that runs other tests at the same time
 
 
-def workers(directory, output_dir, *flags):
-    """Starts both; each process has its output in a file of the directory: (process, path) of each."""
-    addresses, started = [f"127.0.0.1:{port}" for port in tiny.free_ports(2)], []
+def start_workers(log_dir, output_dir):
+    """Starts two workers. Returns a list of (process, path of its output)."""
+    addresses = [f"127.0.0.1:{port}" for port in tiny.free_ports(2)]
+    command = [sys.executable, "-m", "mlnt_tf.train", *TINY, f"--output_dir={output_dir}"]
+    workers = []
     for index in range(2):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        log = directory / f"worker{index}.log"
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster)}
+        log = log_dir / f"worker{index}.log"
         with open(log, "w") as file:
-            started.append((subprocess.Popen(
-                [sys.executable, "-m", "mlnt_tf.train", *TINY, f"--output_dir={output_dir}", *flags], cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": json.dumps(task)}, stdout=file, stderr=subprocess.STDOUT), log))
-    return started
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file,
+                                       stderr=subprocess.STDOUT)
+        workers.append((process, log))
+    return workers
 
 
-def results(output_dir):
-    found = json.loads((output_dir / "results.json").read_text())
-    return kill.without_seconds(found)
+def read_results(output_dir):
+    return kill.without_seconds(json.loads((output_dir / "results.json").read_text()))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of two workers by the launch script: (its directory, what it printed)."""
-    directory = tmp_path_factory.mktemp("finished")
+    """A run of two workers by the launch script: (its directory, its output)."""
     if not (pathlib.Path(sys.prefix) / ".mlnt_tf_").exists():
-        pytest.skip("the environment is none of launch/environment.sh's")
-    done = subprocess.run(
-        ["bash", str(ROOT / "launch/multi_worker.sh"), *TINY, f"--output_dir={directory / 'run'}"],
-        env={**os.environ, "PROCESSES": "2", "PORT": str(tiny.free_ports(1)[0]), "MLNT_VENV": sys.prefix},
-        capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory / "run", done.stdout + done.stderr
+        pytest.skip("this environment was not made by launch/environment.sh")
+    output_dir = tmp_path_factory.mktemp("finished") / "run"
+    port = tiny.free_ports(1)[0]
+    process = subprocess.run(
+        ["bash", str(ROOT / "launch/multi_worker.sh"), *TINY, f"--output_dir={output_dir}"],
+        env={**os.environ, "PROCESSES": "2", "PORT": str(port), "MLNT_VENV": sys.prefix},
+        capture_output=True, text=True, timeout=TIMEOUT)
+    output = process.stdout + process.stderr
+    assert process.returncode == 0, output
+    return output_dir, output
 
 
-def test_two_workers_run_to_the_end_and_the_chief_alone_tells_and_writes(finished):
-    directory, told = finished
-    assert "strategy multi_worker, replicas: 2, worker 0 of 2" in told and told.count("epoch 1/2") == 1
-    assert told.count("exported: iteration") == 1
-    assert {"results.json", "suspects.csv", "noise.csv", "saved_model", "iteration_1"} <= {
-        path.name for path in directory.iterdir()}
-    assert len(list(directory.glob("iteration_1/train/events.*"))) == 1
+def test_only_the_chief_logs(finished):
+    _, output = finished
+    assert "strategy multi_worker, replicas: 2, worker 0 of 2" in output
+    assert output.count("iteration 1  epoch 1/2") == 1
+    assert output.count("exported: iteration") == 1
 
 
-def test_a_worker_that_is_killed_is_named_and_the_relaunch_goes_on(finished, tmp_path):
-    (chief, told), (other, _) = workers(tmp_path, tmp_path / "run")
+def test_only_the_chief_writes(finished):
+    output_dir, _ = finished
+    files = {path.name for path in output_dir.iterdir()}
+    assert {"results.json", "suspects.csv", "noise.csv", "saved_model", "iteration_1"} <= files
+    assert len(list(output_dir.glob("iteration_1/train/events.*"))) == 1
+
+
+def test_resume_after_killed_worker_gives_identical_results(finished, tmp_path):
+    (chief, log), (other, _) = start_workers(tmp_path, tmp_path / "run")
     try:
-        while "iteration 1  epoch 1/2" not in told.read_text():
-            assert chief.poll() is None, told.read_text()
+        while "iteration 1  epoch 1/2" not in log.read_text():
+            assert chief.poll() is None, log.read_text()
             time.sleep(.1)
         other.send_signal(signal.SIGKILL)
-        assert chief.wait(timeout=PATIENCE) == 1
+        assert chief.wait(timeout=TIMEOUT) == 1
     finally:
         for process in (chief, other):
             process.kill()
-    last = told.read_text().splitlines()[-1]
-    assert last.startswith("mlnt_tf: worker 1 has ended, so worker 0 stops"), told.read_text()
-    again = workers(tmp_path, tmp_path / "run")
-    assert [process.wait(timeout=PATIENCE) for process, _ in again] == [0, 0], [path.read_text() for _, path in again]
-    assert "resumes after epoch" in told.read_text()
-    assert results(tmp_path / "run") == results(finished[0])
+            process.wait()
+    last_line = log.read_text().splitlines()[-1]
+    assert last_line.startswith("mlnt_tf: worker 1 has ended, so worker 0 stops"), log.read_text()
+    resumed = start_workers(tmp_path, tmp_path / "run")
+    codes = [process.wait(timeout=TIMEOUT) for process, _ in resumed]
+    assert codes == [0, 0], [path.read_text() for _, path in resumed]
+    assert "resumes after epoch" in log.read_text()
+    assert read_results(tmp_path / "run") == read_results(finished[0])
