@@ -103,13 +103,14 @@ def test_json_is_read_back_without_digest_and_checksum(tmp_path):
     path = tmp_path / "result.json"
     artifacts.write_json(path, {"accuracy": 0.5}, inputs="a")
     assert artifacts.read_json(path, inputs="a") == {"accuracy": 0.5}
-    assert set(json.loads(path.read_text())) == {"accuracy", artifacts.INPUTS, artifacts.CHECKSUM}
+    assert set(json.loads(path.read_text())) == {"accuracy", artifacts.STAMP}
 
 
 @pytest.mark.parametrize("text, reason", [
     ('{"accuracy": 0.', "is computed again"),
     ("[]", "is computed again"),
-    ('{"accuracy": 0.9, "inputs": "a", "checksum": "0"}', "its checksum does not match")])
+    ('{"accuracy": 0.9, "artifact": {"inputs": "a", "checksum": "0"}}',
+     "its checksum does not match")])
 def test_damaged_json_is_not_read(tmp_path, caplog, text, reason):
     path = tmp_path / "result.json"
     path.write_text(text)
@@ -132,7 +133,21 @@ def test_missing_json_is_none_without_a_warning(tmp_path, caplog):
 def test_json_of_an_earlier_version_is_accepted(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"accuracy": 0.5}')
-    assert artifacts.read_json(path, inputs="a") == {"accuracy": 0.5}
+    assert artifacts.read_json(path, inputs="a", required=("accuracy",)) == {"accuracy": 0.5}
+    assert artifacts.read_json(path, inputs="a", required=("accuracy", "seconds")) is None
+
+
+def test_json_keys_that_are_numbers_do_not_change_the_checksum(tmp_path):
+    path = tmp_path / "result.json"
+    artifacts.write_json(path, {"by_class": {2: 0.5, 11: 0.25}}, inputs="a")
+    assert artifacts.read_json(path, inputs="a") == {"by_class": {"2": 0.5, "11": 0.25}}
+
+
+def test_write_replaces_an_array_artifact(tmp_path):
+    path = tmp_path / "table.npy"
+    for inputs in ("a", "b"):
+        artifacts.write(path, TABLE, inputs=inputs)
+    np.testing.assert_array_equal(artifacts.read(path, inputs="b")[0], TABLE)
 
 
 def test_digest_depends_on_values_dtypes_and_shapes():

@@ -10,12 +10,13 @@ import pytest
 from mlnt_tf import check, train
 from mlnt_tf.config import SECTIONS, Config, UserError, config_class, flags
 from mlnt_tf.experiment import record
-from mlnt_tf.files import artifacts, lock
+from mlnt_tf.files import lock
 from mlnt_tf.training import checkpoints
 
 import kill
 from test_config import MixupSettings
 
+pytestmark = pytest.mark.slow
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=2",
         "--precision=float32", "--iterations=1", "--num_synthetic=1", "--joint_start_epoch=1"]
 
@@ -89,13 +90,6 @@ def test_json_without_the_expected_keys_is_recomputed(finished, copy_of, name, c
     (place / name).write_text(content)
     assert run(place, "--method=mlnt") == 0
     assert results(place) == results(finished("mlnt"))
-
-
-def test_report_of_a_method_may_have_numbers_as_keys(tmp_path):
-    path = tmp_path / "results.json"
-    content = {"by_class": {2: 0.5, 11: 0.25}}
-    artifacts.write_json(path, content, inputs="a")
-    assert artifacts.read_json(path, inputs="a") == {"by_class": {"2": 0.5, "11": 0.25}}
 
 
 def table(path, swapped=()):

@@ -55,7 +55,8 @@ def new_update(tmp_path, *, kind="soft", start=3, true=(0, 1, 2, -1)):
     """Returns (model of four examples with the label 0, its callback)."""
     labels = np.eye(3, dtype=np.float32)[[0, 0, 0, 0]]
     model = JointOptimization(tiny.dense(), labels=labels, alpha=0, beta=0)
-    update = UpdateLabels(tmp_path, start=start, kind=kind, true_labels=np.array(true))
+    update = UpdateLabels(tmp_path, inputs="a", start=start, kind=kind,
+                          true_labels=np.array(true))
     update.set_model(model)
     return model, update
 

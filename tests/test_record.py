@@ -114,11 +114,8 @@ class SecondWorker:
     def __init__(self, chief_config):
         self.chief_config = chief_config
 
-    def broadcast_text(self, text):
-        return "\n".join(flags.identity_lines(self.chief_config))
-
-    def any(self, flag):
-        return flag
+    def gather_texts(self, text):
+        return ["\n".join(flags.identity_lines(self.chief_config)), text]
 
 
 def test_workers_with_equal_settings_are_accepted():
