@@ -3,7 +3,7 @@
 #
 #   bash launch/test.sh            all tests
 #   bash launch/test.sh --fast     everything that needs no complete training, in a few minutes
-#   bash launch/test.sh -k filter  other arguments go to pytest; paths are relative to the repository
+#   bash launch/test.sh -k filter  other arguments go to pytest; paths start at the repository
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment test

@@ -1,6 +1,7 @@
 """Meta-Learning based Noise-Tolerant training of image classifiers (Li et al., CVPR 2019).
 
-The public names load on first use, so that a command-line mistake is told before TensorFlow is.
+The public names are imported on first use, so that a mistake on the command line is reported before
+TensorFlow is imported.
 """
 
 import importlib
@@ -8,7 +9,7 @@ import os
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
     "MLNT": "mlnt_tf.methods.mlnt",
     "CrossEntropy": "mlnt_tf.methods.cross_entropy",
     "EmaTeacher": "mlnt_tf.training.ema",
@@ -22,14 +23,14 @@ _HOME = {
     "Config": "mlnt_tf.config",
     "UserError": "mlnt_tf.config",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_MODULES]
 
 
 def check_keras_backend():
-    """Makes keras run on TensorFlow, whatever keras.json says.
+    """Makes Keras use the TensorFlow backend, whatever keras.json says.
 
     Raises:
-      UserError: KERAS_BACKEND names another backend, or keras was imported with one.
+      UserError: KERAS_BACKEND names another backend, or Keras was imported with another one.
     """
     import sys
 
@@ -39,15 +40,15 @@ def check_keras_backend():
     if "keras" in sys.modules and hasattr(sys.modules["keras"], "backend"):
         backend = sys.modules["keras"].backend.backend()
     if backend != "tensorflow":
-        raise UserError(f"KERAS_BACKEND={backend}: mlnt_tf runs on TensorFlow alone; "
-                        "set KERAS_BACKEND=tensorflow or unset it.")
+        raise UserError(f"KERAS_BACKEND={backend} is not supported, because mlnt_tf runs on "
+                        "TensorFlow. Set KERAS_BACKEND=tensorflow, or unset it.")
 
 
 def __getattr__(name):
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'mlnt_tf' has no attribute {name!r}")
     check_keras_backend()
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__():

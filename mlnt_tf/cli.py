@@ -1,29 +1,32 @@
-"""What every command shares: logging, signals, and exit codes.
+"""What all commands share: logging, signals and exit codes.
 
-Exit codes: 0 done; 1 stopped by a loss that is not finite, a full disk or the loss of another worker; 2 a user's mistake;
-130 interrupted; 143 terminated.
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | stopped by a loss that is not finite, a full disk or the loss of another worker |
+| 2 | a mistake of the user |
+| 130, 143 | interrupted by Ctrl-C; terminated by SIGTERM |
 """
 
-import logging as stdlib_logging
+import logging
 import os
 import signal
 import sys
 
 import absl.flags
-from absl import logging
+import absl.logging
 
 import mlnt_tf
 from mlnt_tf.config import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
 
 
-def run_command(command, argv, *, name="mlnt_tf", resume=""):
-    """Runs a command and turns what it raises into one line and an exit code.
+def run_command(command, argv, *, resume=""):
+    """Runs a command, and turns its exceptions into one line and an exit code.
 
     Args:
       command: function of argv that returns an exit code, or None for 0.
-      argv: list of str, the program's name first; None means sys.argv.
-      name: str, begins the line of an error.
-      resume: str, what an interrupted user can do next.
+      argv: list of str, starting with the program's name. None means sys.argv.
+      resume: str, tells an interrupted user what to do next. It follows "interrupted".
 
     Returns:
       int, the exit code.
@@ -33,26 +36,32 @@ def run_command(command, argv, *, name="mlnt_tf", resume=""):
         mlnt_tf.check_keras_backend()
         return command(sys.argv if argv is None else argv) or 0
     except (UserError, NonFiniteLoss, DiskError, WorkerLost) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except Terminated as error:
-        print(f"{name}: terminated{resume}", file=sys.stderr)
+        print(f"mlnt_tf: terminated{resume}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print(f"{name}: interrupted{resume}", file=sys.stderr)
+        print(f"mlnt_tf: interrupted{resume}", file=sys.stderr)
         return 130
 
 
 def terminate(*_):
-    """Handles SIGTERM. While a network trains, `checkpoints.Checkpoints.watching` waits for the end of the step."""
+    """Handles SIGTERM by raising Terminated.
+
+    While a network trains, `checkpoints.Checkpoints.watching` defers it to the end of the step.
+    """
     raise Terminated
 
 
 def set_up_logging():
-    """Shows this package's log lines without a prefix, and none of TensorFlow's own (an error per missing GPU library)."""
+    """Shows the package's log lines without a prefix, and hides those of TensorFlow.
+
+    TensorFlow logs an error for every GPU library that is missing.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    absl.flags.FLAGS(sys.argv[:1])  # absl's logging waits for parsed flags
-    stdlib_logging.getLogger("tensorflow").setLevel(stdlib_logging.ERROR)
-    logging.use_absl_handler()
-    logging.get_absl_handler().setFormatter(stdlib_logging.Formatter("%(message)s"))
-    logging.set_verbosity(logging.INFO)
+    absl.flags.FLAGS(sys.argv[:1])  # absl buffers its log lines until its flags are parsed.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    absl.logging.use_absl_handler()
+    absl.logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
+    absl.logging.set_verbosity(absl.logging.INFO)

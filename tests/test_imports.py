@@ -1,21 +1,28 @@
-"""Imports run downward: a module may import those of lower layers only, and of its own package."""
+"""The structure of the package: layers, sizes of files and lengths of lines."""
 
 import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).parents[1]
-LAYERS = [("mlnt_tf.config.errors",), ("mlnt_tf.config.user_functions",), ("mlnt_tf.config.settings",),
-          ("mlnt_tf.config.data", "mlnt_tf.config.meta", "mlnt_tf.config.methods", "mlnt_tf.config.network",
-           "mlnt_tf.config.running", "mlnt_tf.config.schedule", "mlnt_tf.config.teacher"),
-          ("mlnt_tf.config",), ("mlnt_tf.config.flags",), ("mlnt_tf.cli",), ("mlnt_tf.losses", "mlnt_tf.progress", "mlnt_tf.files"),
-          ("mlnt_tf.meta", "mlnt_tf.models", "mlnt_tf.neighbors", "mlnt_tf.labels"), ("mlnt_tf.data",),
-          ("mlnt_tf.hardware", "mlnt_tf.report"), ("mlnt_tf.training", "mlnt_tf.serving"), ("mlnt_tf.experiment",),
-          ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train",),
-          ("mlnt_tf.check", "mlnt_tf.prepare", "mlnt_tf.benchmark"), ("mlnt_tf.compare",)]
+# A module may import those of lower layers, and of its own package.
+LAYERS = [
+    ("mlnt_tf.config.errors",), ("mlnt_tf.config.user_functions",), ("mlnt_tf.config.settings",),
+    ("mlnt_tf.config.data", "mlnt_tf.config.meta", "mlnt_tf.config.methods",
+     "mlnt_tf.config.network", "mlnt_tf.config.running", "mlnt_tf.config.schedule",
+     "mlnt_tf.config.teacher"),
+    ("mlnt_tf.config",), ("mlnt_tf.config.flags",), ("mlnt_tf.cli",),
+    ("mlnt_tf.losses", "mlnt_tf.progress", "mlnt_tf.files"),
+    ("mlnt_tf.meta", "mlnt_tf.models", "mlnt_tf.neighbors", "mlnt_tf.labels"),
+    ("mlnt_tf.data",), ("mlnt_tf.hardware", "mlnt_tf.report"),
+    ("mlnt_tf.training", "mlnt_tf.serving"), ("mlnt_tf.experiment",), ("mlnt_tf.methods",),
+    ("mlnt_tf.runner",), ("mlnt_tf.train",),
+    ("mlnt_tf.check", "mlnt_tf.prepare", "mlnt_tf.benchmark"), ("mlnt_tf.compare",)]
+MAX_COLUMNS = 100
+MAX_LINES = 340
 
 
 def place(module):
-    """Returns (level, name) of the most specific entry of LAYERS that contains the module, or None."""
+    """Returns (level, name) of the most specific entry of LAYERS with the module, or None."""
     found = [(level, name) for level, names in enumerate(LAYERS) for name in names
              if module == name or module.startswith(name + ".")]
     return max(found, key=lambda entry: len(entry[1]), default=None)
@@ -43,6 +50,15 @@ def test_every_module_has_a_layer_and_imports_run_downward():
 
 
 def test_no_module_outgrows_one_idea():
-    long = {path.name: count for path in ROOT.rglob("mlnt_tf/**/*.py")
-            if (count := len(path.read_text().splitlines())) > 360}
-    assert not long
+    lengths = {path.name: len(path.read_text().splitlines())
+               for path in (ROOT / "mlnt_tf").rglob("*.py")}
+    assert not {name: length for name, length in lengths.items() if length > MAX_LINES}
+
+
+def test_lines_are_at_most_100_columns():
+    paths = [*(ROOT / "mlnt_tf").rglob("*.py"), *(ROOT / "tests").glob("*.py"),
+             *(ROOT / "launch").glob("*.sh"), ROOT / "setup.py"]
+    wide = [f"{path.relative_to(ROOT)}:{number}" for path in paths
+            for number, line in enumerate(path.read_text().splitlines(), start=1)
+            if len(line) > MAX_COLUMNS]
+    assert not wide

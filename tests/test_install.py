@@ -22,10 +22,11 @@ def run(*command, **kwargs):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A function that runs a command of a fresh environment, from a directory outside the repository."""
+    """A function that runs a command of a fresh environment, outside the repository."""
     place = tmp_path_factory.mktemp("install")
     source = place / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "runs", "build", "*.egg-info"))
+    ignored = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=ignored)
     built = run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
                 "--wheel-dir", place, source)
     assert built.returncode == 0, built.stderr
