@@ -111,10 +111,10 @@ def plan_run(config):
     except UserError as error:
         if adopted == config:
             raise
-        here = precision.resolve(config, planning.plan_devices(config))
-        different = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(here, name)})"
+        local = precision.resolve(config, planning.plan_devices(config))
+        different = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(local, name)})"
                      for name in record.RESOLVED
-                     if getattr(adopted, name) != getattr(here, name)]
+                     if getattr(adopted, name) != getattr(local, name)]
         if not different:
             raise
         raise UserError(f"--output_dir={config.output_dir} holds a run begun with "

@@ -76,7 +76,7 @@ def _bind(config, function):
     except ValueError:  # Functions in C may have no signature.
         return functools.partial(function, **arguments)
     try:
-        signature.bind(None, **arguments)  # None stands for the run.
+        signature.bind(None, **arguments)  # None takes the place of the run.
     except TypeError as error:
         raise UserError(f"--method_args={config.method_args} does not fit --method={config.method} "
                         f"({error}). The function's signature is {signature}. Its first "

@@ -104,7 +104,7 @@ def train_iteration(stage, iteration, mentor, num_synthetic):
     config, examples = stage.config, stage.examples
     stage.directory.mkdir(parents=True, exist_ok=True)
 
-    # 1. The mentor is frozen.
+    # 1. The mentor is the best network of the stage before. It is not trained any further.
     mentor_network = mentor.stage.network(mentor.network) if mentor else None
 
     # 2. Its features give the neighbors whose labels the meta loss transfers.
