@@ -241,9 +241,9 @@ def time_step(kind, examples, config):
     import keras
 
     from mlnt_tf.data import pipeline
-    from mlnt_tf.experiment.stage import compile_model
     from mlnt_tf.methods import iterations
     from mlnt_tf.methods.cross_entropy import CrossEntropy
+    from mlnt_tf.training.compile import compile_model
 
     network = examples.new_network(config)
     config = dataclasses.replace(config, steps_per_execution=1)

@@ -6,7 +6,11 @@ import pytest
 from mlnt_tf.config import UserError
 from mlnt_tf.data.targets import Targets
 from mlnt_tf.labels.filter import (
-    empty_classes, filter_statistics, keep_trusted, probability_of_labels)
+    empty_classes,
+    filter_statistics,
+    keep_trusted,
+    probability_of_labels,
+)
 from mlnt_tf.methods.iterations import warn_about_empty_classes
 
 GIVEN = np.int32([0, 0, 1, 1, 2])

@@ -13,7 +13,6 @@ from mlnt_tf.training.optimizers import CoupledSGD
 
 import tiny
 
-
 RATES = dict(learning_rate=.2, meta_rate=.4, momentum=.9, weight_decay=1e-4)
 
 

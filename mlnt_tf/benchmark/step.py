@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.benchmark import arithmetic
-from mlnt_tf.experiment.stage import compile_model
 from mlnt_tf.hardware import planning, precision
 from mlnt_tf.methods import iterations
 from mlnt_tf.models.build import build_network
+from mlnt_tf.training.compile import compile_model
 
 CLASSES = 10
 NEIGHBORS = 10

@@ -2,6 +2,8 @@
 
 import typing
 
+from mlnt_tf.files import artifacts
+
 
 class Candidate(typing.NamedTuple):
     """A network that may be exported.
@@ -13,6 +15,12 @@ class Candidate(typing.NamedTuple):
 
     stage: typing.Any
     network: str
+
+    @property
+    def digest(self):
+        """str, the digest of what a table computed with the network depends on."""
+        network_digest = artifacts.file_digest(self.stage.network_path(self.network))
+        return artifacts.digest_of(self.stage.run.inputs, network_digest)
 
     @property
     def validation_accuracy(self):

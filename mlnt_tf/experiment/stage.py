@@ -13,7 +13,8 @@ from mlnt_tf.files import artifacts
 from mlnt_tf.hardware import host
 from mlnt_tf.models import predict
 from mlnt_tf.models.layers import fuse_batch_norm
-from mlnt_tf.training import callbacks, checkpoints, schedules
+from mlnt_tf.training import callbacks, checkpoints
+from mlnt_tf.training.compile import compile_model, learning_rate_schedule
 from mlnt_tf.training.ema import EmaTeacher
 
 
@@ -290,32 +291,3 @@ def _networks_are_intact(directory, result):
             logging.warning("%s is missing or damaged. Its stage is trained again.", path)
             return False
     return True
-
-
-def compile_model(model, config, *, learning_rate, **meta):
-    """Compiles a model with the optimizer settings of a Config, and returns it.
-
-    Args:
-      model: a `CrossEntropy` model.
-      config: a resolved Config.
-      learning_rate: float or schedule, beta.
-      **meta: arguments that the model's class adds to `compile`, for example `meta_rate` of `MLNT`.
-    """
-    model.compile(
-        learning_rate=learning_rate, momentum=config.momentum, weight_decay=config.weight_decay,
-        jit_compile=config.jit_compile == "true", steps_per_execution=config.steps_per_execution,
-        **meta)
-    return model
-
-
-def learning_rate_schedule(config, steps_per_epoch, epochs):
-    """Returns the schedule of the learning rate, which decays to a tenth once.
-
-    Args:
-      config: a Config. Its decay epoch refers to --epochs.
-      steps_per_epoch: int.
-      epochs: int, number of epochs of the stage. The decay epoch is scaled with it.
-    """
-    decay = config.decay_epochs
-    boundary = decay and round(decay / config.epochs * epochs * steps_per_epoch)
-    return schedules.StepDecay(config.learning_rate, boundary)

@@ -19,7 +19,14 @@ import typing
 import tensorflow as tf
 
 from mlnt_tf.config import (
-    METHODS, DiskError, NonFiniteLoss, UserError, WorkerLost, import_function, parse_arguments)
+    METHODS,
+    DiskError,
+    NonFiniteLoss,
+    UserError,
+    WorkerLost,
+    import_function,
+    parse_arguments,
+)
 from mlnt_tf.config.user_functions import failure
 from mlnt_tf.experiment.select import last_student
 

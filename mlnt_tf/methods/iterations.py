@@ -12,17 +12,21 @@ from absl import logging
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
 from mlnt_tf.data.targets import Targets
+from mlnt_tf.experiment.neighborhood import find_stage_neighbors
 from mlnt_tf.experiment.select import Candidate, best_network, select
-from mlnt_tf.experiment.stage import learning_rate_schedule
 from mlnt_tf.files import artifacts
 from mlnt_tf.labels.filter import (
-    empty_classes, filter_statistics, keep_trusted, probability_of_labels)
+    empty_classes,
+    filter_statistics,
+    keep_trusted,
+    probability_of_labels,
+)
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.mlnt import MLNT
 from mlnt_tf.models import predict
 from mlnt_tf.models.surgery import feature_extractor
-from mlnt_tf.neighbors import find_neighbors
 from mlnt_tf.training import schedules
+from mlnt_tf.training.compile import learning_rate_schedule
 
 
 def candidates(stages):
@@ -138,47 +142,6 @@ def train_iteration(stage, iteration, mentor, num_synthetic):
                   "mentor": best_network(measured)})
 
 
-def find_stage_neighbors(stage, mentor, network):
-    """Finds the neighbors of the training examples by the mentor's features.
-
-    With --neighbor_scope=batch the neighbors are searched in each batch later, so only the features
-    are computed.
-
-    Args:
-      stage: the `Stage`.
-      mentor: the `Candidate` that `network` belongs to.
-      network: the mentor's network, on every device.
-
-    Returns:
-      (dict of arguments for `Stage.batches`, dict for the stage's result).
-    """
-    config, examples = stage.config, stage.examples
-
-    def features():
-        return predict.extract_features(
-            network, stage.run.training_images(), config.neighbor_features,
-            count=len(examples.train), path=stage.directory / "features.npy")
-
-    def compute(scratch):
-        table = find_neighbors(features(), num_neighbors=config.num_neighbors,
-                               backend=config.neighbor_backend, path=scratch)
-        logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact "
-                     "search", stage.name, config.num_neighbors, len(examples.train),
-                     table.backend, table.recall)
-        report = {"scope": "dataset", "backend": table.backend, "recall": table.recall}
-        if stage.devices.workers == 1:
-            return None, report  # The table is in the scratch file already.
-        # Each worker has built its own table, and ScaNN's trees are not deterministic, so all
-        # workers use the chief's table.
-        return stage.devices.broadcast(np.asarray(table.indices)), report
-
-    if config.neighbor_scope == "batch":
-        return {"features": features()}, {"scope": "batch"}
-    indices, report = artifacts.load_or_compute(
-        stage.directory / "neighbors.npy", compute, inputs=mentor_digest(stage, mentor))
-    return {"neighbors": indices}, report
-
-
 def filter_targets(stage, mentor, network):
     """Returns the `Targets` with D', the examples that the mentor's filter selects.
 
@@ -200,15 +163,9 @@ def filter_targets(stage, mentor, network):
         return probability_of_labels(labels, predict.predict_probabilities(network, images))
 
     probability, _ = artifacts.load_or_compute(
-        stage.directory / "mentor_probability.npy", compute, inputs=mentor_digest(stage, mentor))
+        stage.directory / "mentor_probability.npy", compute, inputs=mentor.digest)
     return Targets(labels, selected=keep_trusted(probability, config.tau),
                    selected_by=f"--tau={config.tau}")
-
-
-def mentor_digest(stage, mentor):
-    """Returns the digest of all that a table computed with the mentor depends on."""
-    network_digest = artifacts.file_digest(mentor.stage.network_path(mentor.network))
-    return artifacts.digest_of(stage.run.inputs, network_digest)
 
 
 def report_selection(stage, targets):

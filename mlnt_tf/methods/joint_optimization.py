@@ -9,10 +9,10 @@ from absl import logging
 
 from mlnt_tf import losses
 from mlnt_tf.data.targets import Targets
-from mlnt_tf.experiment.stage import learning_rate_schedule
 from mlnt_tf.files import artifacts, atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.training import checkpoints, schedules
+from mlnt_tf.training.compile import learning_rate_schedule
 
 LABELS_FILE = "soft_labels.npy"
 AVERAGED_EPOCHS = 10  # A label is the mean prediction of this many epochs.

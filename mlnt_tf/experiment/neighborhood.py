@@ -1,0 +1,49 @@
+"""The neighbors of a stage's training examples, by the features of its mentor."""
+
+import numpy as np
+from absl import logging
+
+from mlnt_tf.files import artifacts
+from mlnt_tf.models import predict
+from mlnt_tf.neighbors import find_neighbors
+
+
+def find_stage_neighbors(stage, mentor, network):
+    """Finds the neighbors of the training examples by the mentor's features.
+
+    With --neighbor_scope=batch the neighbors are searched in each batch later, so only the features
+    are computed.
+
+    Args:
+      stage: the `Stage`.
+      mentor: the `Candidate` that `network` belongs to.
+      network: the mentor's network, on every device.
+
+    Returns:
+      (dict of arguments for `Stage.batches`, dict for the stage's result).
+    """
+    config, examples = stage.config, stage.examples
+
+    def features():
+        return predict.extract_features(
+            network, stage.run.training_images(), config.neighbor_features,
+            count=len(examples.train), path=stage.directory / "features.npy")
+
+    def compute(scratch):
+        table = find_neighbors(features(), num_neighbors=config.num_neighbors,
+                               backend=config.neighbor_backend, path=scratch)
+        logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact "
+                     "search", stage.name, config.num_neighbors, len(examples.train),
+                     table.backend, table.recall)
+        report = {"scope": "dataset", "backend": table.backend, "recall": table.recall}
+        if stage.devices.workers == 1:
+            return None, report  # The table is in the scratch file already.
+        # Each worker has built its own table, and ScaNN's trees are not deterministic, so all
+        # workers use the chief's table.
+        return stage.devices.broadcast(np.asarray(table.indices)), report
+
+    if config.neighbor_scope == "batch":
+        return {"features": features()}, {"scope": "batch"}
+    indices, report = artifacts.load_or_compute(
+        stage.directory / "neighbors.npy", compute, inputs=mentor.digest)
+    return {"neighbors": indices}, report
