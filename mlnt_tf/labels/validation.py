@@ -5,12 +5,12 @@ import numpy as np
 SUM_TOLERANCE = 1e-3  # A softmax in bfloat16 or float16, stored as float32, is off by less.
 
 
-def check_labels(labels, num_classes):
+def check_labels(labels, num_classes=None):
     """Returns the labels as int64 [n].
 
     Args:
       labels: integers [n], n at least 1.
-      num_classes: int.
+      num_classes: int, or None to accept any label from 0 on.
 
     Raises:
       ValueError: the labels are not integers, not one-dimensional or outside 0 … num_classes - 1.
@@ -20,8 +20,9 @@ def check_labels(labels, num_classes):
         raise ValueError("labels must be a non-empty one-dimensional array of integers. "
                          f"Received: shape {labels.shape}, dtype {labels.dtype}")
     lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= num_classes:
-        raise ValueError(f"labels must lie in 0 … {num_classes - 1}. "
+    if lowest < 0 or (num_classes is not None and highest >= num_classes):
+        allowed = "0 … classes - 1" if num_classes is None else f"0 … {num_classes - 1}"
+        raise ValueError(f"labels must lie in {allowed}. "
                          f"Received: labels from {lowest} to {highest}")
     return labels.astype(np.int64, copy=False)
 
