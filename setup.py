@@ -26,6 +26,7 @@ setuptools.setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         # ScaNN's op library loads only with the TensorFlow minor version it was built for. Change
         # both together.
         "scann==1.4.2; sys_platform == 'linux'",

@@ -25,7 +25,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from mlnt_tf.config.data import Noise
 from mlnt_tf.data import noise
-from mlnt_tf.labels import confusion, issues, probe
+from mlnt_tf.labels import issues, probe
 
 try:
     import cleanlab
