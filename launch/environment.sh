@@ -18,8 +18,8 @@ find_python() {
 if not (3, 11) <= sys.version_info < (3, 14): sys.exit(1)
 print(sys.executable)' 2>/dev/null && return
   done
-  echo "launch: found no CPython 3.11 to 3.13 with venv and ensurepip (tried ${candidates[*]})." \
-       "Install one, or set MLNT_PYTHON=/path/to/python3.11." >&2
+  echo "launch: CPython 3.11 to 3.13 with venv and ensurepip is not installed" \
+       "(tried ${candidates[*]}). Install it, or set MLNT_PYTHON=/path/to/python3.11." >&2
   return 2
 }
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the training step, the input pipeline, the neighbor search and the start-up."""

@@ -1,0 +1,1 @@
+"""File access: locks, atomic writing, the cache, and results with a checksum."""

@@ -1,0 +1,1 @@
+"""Planning and opening of devices, precision, and facts about the machine."""

@@ -1,0 +1,1 @@
+"""Label statistics: the filter that selects examples, and the transition matrix."""

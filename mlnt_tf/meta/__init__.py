@@ -1,0 +1,1 @@
+"""The mathematics of the meta update, as pure functions of a list of weights."""

@@ -26,9 +26,9 @@ SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormal
 class MLNT(CrossEntropy):
     """Meta-Learning based Noise-Tolerant training of a Keras network (Li et al., CVPR 2019).
 
-    A batch is {"id", "image", "label", "neighbor_labels"}: image float [batch, height, width,
-    channels], label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed
-    as {"meta": batch, "classification": batch}: the meta update samples all of the data, the
+    A batch is {"image", "label", "neighbor_labels"}: image float [batch, height, width, channels],
+    label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed as
+    {"meta": batch, "classification": batch}: the meta update samples all of the data, the
     classification update only the selected examples (section 3.3). "weight" and "probabilities"
     (see `CrossEntropy`) change the classification loss only.
 

@@ -1,0 +1,1 @@
+"""Networks: architectures, layers, parts that share weights, and prediction."""

@@ -1,0 +1,1 @@
+"""Export of a network as a SavedModel that takes encoded images."""

@@ -1,0 +1,1 @@
+"""Training of one model: optimizers, schedules, the EMA teacher, callbacks, checkpoints."""
