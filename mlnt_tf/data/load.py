@@ -9,6 +9,7 @@ from mlnt_tf.config import UserError
 from mlnt_tf.data import noise, pipeline, splits, transforms
 from mlnt_tf.data.sources import load_source
 from mlnt_tf.models import build
+from mlnt_tf.models.normalization import SCALINGS, Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,16 +159,12 @@ def _describe_labels(split):
 def build_preprocess(config, images):
     """Returns the `Preprocess` of a run.
 
-    A network of Keras Applications has its own normalization. For other networks, images are scaled
-    to [0, 1] and the mean of the training images is subtracted: per pixel, or per channel if crops
-    shift the pixels.
-
     Args:
       config: `Config`.
       images: the images of the training split.
 
     Raises:
-      UserError: --crop_size is larger than the images.
+      UserError: --crop_size is larger than the images, or --normalization does not fit them.
     """
     stored = images.shape
     if config.crop_size > min(stored[:2]):
@@ -177,13 +174,39 @@ def build_preprocess(config, images):
     shape = stored
     if config.crop_size:
         shape = (config.crop_size, config.crop_size, stored[2])
-    normalize = build.normalization(config.model)
+    return transforms.Preprocess(stored, shape, build_normalization(config, images, shape))
+
+
+def build_normalization(config, images, shape):
+    """Returns the function of images in 0 to 255 that --normalization names.
+
+    The mean image is subtracted per pixel, or per channel if crops shift the pixels.
+
+    Args:
+      config: `Config`.
+      images: the images of the training split.
+      shape: (height, width, channels) of the network's input.
+
+    Raises:
+      UserError: the normalization needs another number of channels.
+    """
+    if config.normalization == "auto":
+        normalize = build.normalization(config.model)
+    else:
+        normalize = SCALINGS.get(config.normalization)
+        if config.pretrained_weights != "none":
+            logging.warning("--normalization=%s replaces the normalization that the weights of "
+                            "--model=%s were trained with.", config.normalization, config.model)
     if normalize is None:
         mean = images.mean_image()
-        if shape != stored:
+        if shape != images.shape:
             mean = mean.mean(axis=(0, 1))
-        normalize = transforms.Normalizer(mean)
-    return transforms.Preprocess(stored, shape, normalize)
+        return transforms.Normalizer(mean)
+    if isinstance(normalize, Scaling) and normalize.channels not in (None, shape[2]):
+        raise UserError(f"--normalization={config.normalization} needs images with "
+                        f"{normalize.channels} channels, but these have {shape[2]}. Set "
+                        "--normalization=mean_image or minus_one_to_one.")
+    return normalize
 
 
 def source_is_clean(split):

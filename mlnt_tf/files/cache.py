@@ -12,6 +12,12 @@ from mlnt_tf.files import artifacts
 MIN_SECONDS = 10.0  # A scan faster than this is repeated instead of cached.
 
 
+def directory():
+    """Returns the path `$XDG_CACHE_HOME/mlnt_tf`, by default `~/.cache/mlnt_tf`, existing or not."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(home) / "mlnt_tf"
+
+
 def cached_scan(name, paths, scan, *, version):
     """Returns `scan()`, or its stored result if no file has changed since.
 
@@ -29,7 +35,7 @@ def cached_scan(name, paths, scan, *, version):
       dict of NumPy arrays.
     """
     digest = _digest(paths, version)
-    path = _cache_directory() / f"{name}_{digest[:32]}.npz"
+    path = directory() / f"{name}_{digest[:32]}.npz"
     stored = artifacts.read(path, inputs=digest)
     if stored is not None:
         arrays, _ = stored
@@ -54,11 +60,6 @@ def _digest(paths, version):
             continue
         digest.update(b"%s %d %d\n" % (os.fsencode(path), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
-
-
-def _cache_directory():
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(home) / "mlnt_tf"
 
 
 def _store(path, arrays, digest):

@@ -5,12 +5,13 @@ import functools
 import keras
 
 from mlnt_tf.config import UserError, call_function
-from mlnt_tf.models import applications, resnet
+from mlnt_tf.models import applications, pretrained, resnet
+from mlnt_tf.models.efficientnet_lite import efficientnet_lite0
 from mlnt_tf.models.surgery import feature_extractor
 
 PREACT_RESNETS = {f"preact_resnet{depth}": functools.partial(resnet.preact_resnet, depth)
                   for depth in (8, 14, 20, 32)}
-BUILDERS = {"cnn": resnet.cnn, **PREACT_RESNETS}
+BUILDERS = {"cnn": resnet.cnn, **PREACT_RESNETS, "efficientnet_lite0": efficientnet_lite0}
 
 
 def build_network(name, *, width, input_shape, num_classes, seed, pretrained_weights="none"):
@@ -24,7 +25,7 @@ def build_network(name, *, width, input_shape, num_classes, seed, pretrained_wei
       input_shape: (height, width, channels).
       num_classes: int, the number of logits.
       seed: int. The same seed gives the same weights.
-      pretrained_weights: "none", or weights of a Keras Application.
+      pretrained_weights: "none", "imagenet", or for a Keras Application a file of weights.
 
     Returns:
       A Keras model that maps float images [batch, height, width, channels] to float32 logits
@@ -38,11 +39,12 @@ def build_network(name, *, width, input_shape, num_classes, seed, pretrained_wei
     if applications.is_application(name):
         return applications.build(name, input_shape=input_shape, num_classes=num_classes,
                                   pretrained_weights=pretrained_weights)
-    if pretrained_weights != "none":
-        raise UserError(f"--pretrained_weights={pretrained_weights} needs --model=resnet50 or "
-                        f"--model=keras:NAME, but --model={name}. Use --pretrained_weights=none.")
+    record = pretrained_record(name, pretrained_weights, channels=input_shape[2])
     if name in BUILDERS:
-        return BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
+        network = BUILDERS[name](width=width, input_shape=input_shape, num_classes=num_classes)
+        if record is not None:
+            pretrained.load_pretrained(network, record)
+        return network
     if ":" not in name:
         raise UserError(f"--model={name} is not known. Choose one of {', '.join(BUILDERS)}, "
                         "resnet50, keras:NAME or package.module:function.")
@@ -72,11 +74,34 @@ def _check_user_network(name, network, num_classes):
                         "Lambda layers.") from error
 
 
-def normalization(name):
-    """Returns the normalization that a network's pretrained weights expect, or None.
+def pretrained_record(name, pretrained_weights, *, channels):
+    """Returns the `PretrainedWeights` that the two flags name, or None for "none".
 
-    It is a function of RGB images in 0 to 255, see `applications.normalization`.
+    Raises:
+      UserError: the network has no such weights, or they do not fit the images.
+    """
+    if pretrained_weights == "none":
+        return None
+    record = pretrained.RECORDS.get(name)
+    if record is None:
+        raise UserError(f"--model={name} has no pretrained weights, but --pretrained_weights="
+                        f"{pretrained_weights}. Set --pretrained_weights=none, or --model to "
+                        f"{', '.join(pretrained.RECORDS)}, resnet50 or keras:NAME.")
+    if record.name != pretrained_weights:
+        raise UserError(f"--pretrained_weights={pretrained_weights} is not known for "
+                        f"--model={name}. Choose {record.name} or none.")
+    if channels != 3:
+        raise UserError(f"--pretrained_weights={pretrained_weights} needs images with 3 channels, "
+                        f"but these have {channels}. Set --pretrained_weights=none.")
+    return record
+
+
+def normalization(name):
+    """Returns the normalization that a network's published weights expect, or None.
+
+    It is a function of images in 0 to 255, see `applications.normalization`. It depends on the
+    network alone: a network without pretrained weights gets it too.
     """
     if applications.is_application(name):
         return applications.normalization(name)
-    return None
+    return pretrained.RECORDS[name].normalization if name in pretrained.RECORDS else None

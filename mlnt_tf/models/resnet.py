@@ -58,7 +58,7 @@ def cnn(*, width, input_shape, num_classes):
     return classifier(images, x, num_classes, name="cnn")
 
 
-def classifier(images, x, num_classes, *, name):
+def classifier(images, x, num_classes, *, name, kernel_initializer="glorot_uniform"):
     """Adds global average pooling (the penultimate features) and a layer of logits.
 
     Both are float32 at every precision.
@@ -68,12 +68,14 @@ def classifier(images, x, num_classes, *, name):
       x: [batch, height, width, channels].
       num_classes: int, the number of logits.
       name: str, the name of the network.
+      kernel_initializer: initializer of the layer of logits.
 
     Returns:
       A functional model.
     """
     features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(features)
+    logits = keras.layers.Dense(num_classes, kernel_initializer=kernel_initializer, dtype="float32",
+                                name="logits")(features)
     return keras.Model(images, logits, name=name)
 
 

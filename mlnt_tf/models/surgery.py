@@ -2,8 +2,11 @@
 
 import keras
 
-# The last stage begins after this layer: in networks of `models.resnet`, and in Keras's ResNet50.
-LAST_STAGE_FOLLOWS = ("stage2", "conv4_block6_out")
+# The last stage begins after this layer: in networks of `models.resnet`, in Keras's ResNet50, and
+# in EfficientNet-Lite0 and Keras's EfficientNetB0.
+LAST_STAGE_FOLLOWS = ("stage2", "conv4_block6_out", "block5c_add")
+# In larger networks of Keras, which have these layers, the stage does not end there.
+LARGER_NETWORKS = ("conv4_block7_", "block5d_")
 
 
 def feature_extractor(network, features="penultimate"):
@@ -67,9 +70,8 @@ def _last_stage_input(network):
       ValueError: the network has no layer with one of the known names.
     """
     outputs = [layer.output for layer in network.layers if layer.name in LAST_STAGE_FOLLOWS]
-    # In Keras's deeper ResNets the fourth stage does not end after block 6.
-    is_deeper_resnet = any(layer.name.startswith("conv4_block7_") for layer in network.layers)
-    if not outputs or is_deeper_resnet:
+    is_larger = any(layer.name.startswith(LARGER_NETWORKS) for layer in network.layers)
+    if not outputs or is_larger:
         raise ValueError("fast_weights='last_stage' needs a network whose last stage follows a "
                          f"layer named {' or '.join(LAST_STAGE_FOLLOWS)}. "
                          f"Received: {network.name!r}")
