@@ -13,7 +13,7 @@ MIN_SECONDS = 10.0  # A scan faster than this is repeated instead of cached.
 
 
 def directory():
-    """Returns the path `$XDG_CACHE_HOME/mlnt_tf`, by default `~/.cache/mlnt_tf`, existing or not."""
+    """Returns the path of the cache: `$XDG_CACHE_HOME/mlnt_tf`, by default `~/.cache/mlnt_tf`."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(home) / "mlnt_tf"
 
