@@ -7,7 +7,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import those of lower layers, and of its own package.
 LAYERS = [
     ("mlnt_tf.config.errors",), ("mlnt_tf.config.user_functions",), ("mlnt_tf.config.settings",),
-    ("mlnt_tf.config.data", "mlnt_tf.config.meta", "mlnt_tf.config.methods",
+    ("mlnt_tf.config.data", "mlnt_tf.config.label_issues", "mlnt_tf.config.meta",
+     "mlnt_tf.config.methods",
      "mlnt_tf.config.network", "mlnt_tf.config.running", "mlnt_tf.config.schedule",
      "mlnt_tf.config.teacher"),
     ("mlnt_tf.config",), ("mlnt_tf.config.flags",), ("mlnt_tf.cli",),

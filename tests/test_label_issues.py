@@ -88,9 +88,10 @@ def test_probabilities_alone_by_hand():
     np.testing.assert_array_equal(found["predicted_label"], [0, 0, 1, 1, 1, 0])
     np.testing.assert_array_equal(found["suggested_label"], 1 - labels)
     np.testing.assert_array_equal(found["is_label_issue"], labels != found["predicted_label"])
-    # The third label: H = (.1 · 2, .9 · 1) / 1.1, so the score is −7/11.
-    assert found["label_score"][2] == pytest.approx((1 - 7 / 11) / 2)
-    assert found["suggestion_score"][2] == pytest.approx(9 / 11)
+    # Pseudo-counts turn T into rows (5/8, 3/8) and (3/8, 5/8). The third label has H proportional
+    # to (.1 · 5, .9 · 3), so the score is −2.2/3.2.
+    assert found["label_score"][2] == pytest.approx((1 - 2.2 / 3.2) / 2)
+    assert found["suggestion_score"][2] == pytest.approx(2.7 / 3.2)
     assert np.isnan(found["neighbor_agreement"]).all() and np.isnan(found["outlier_score"]).all()
 
 
@@ -140,3 +141,22 @@ def test_labels_of_one_class_among_several_are_all_kept():
 def test_inputs_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         issues.find_label_issues(np.array([0, 1]), **arguments)
+
+
+def test_few_wrong_labels_are_found_where_t_is_estimated_as_the_identity():
+    """Without pseudo-counts every score would be 1."""
+    draws = np.random.default_rng(0)
+    true = draws.integers(3, size=1000)
+    labels = true.copy()
+    wrong = [3, 50, 700]
+    labels[wrong] = (labels[wrong] + 1) % 3
+    features = draws.normal(size=[1000, 40])
+    features[:, :3] += 8 * np.eye(3)[true]
+    columns = issues.find_label_issues(labels, features=features, num_classes=3)
+    assert set(np.argsort(columns["label_score"])[:3]) == set(wrong)
+    np.testing.assert_array_equal(columns["suggested_label"][wrong], true[wrong])
+
+
+def test_pseudo_counts_keep_rows_that_sum_to_one():
+    matrix = issues.add_pseudo_counts(np.eye(4), 96)
+    np.testing.assert_allclose(matrix, 0.96 * np.eye(4) + 0.01)

@@ -8,6 +8,7 @@ add a section, write it in a file of this package and add it to SECTIONS. Its fl
 from mlnt_tf.config.data import (
     CIFAR10_N_LABELS, DATASETS, DataSettings, Noise, NoiseSettings, parse_noise)
 from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
+from mlnt_tf.config.label_issues import LabelIssueSettings
 from mlnt_tf.config.meta import MetaSettings
 from mlnt_tf.config.methods import (
     TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, TransitionSettings)
@@ -24,6 +25,10 @@ SECTIONS = (  # In the order of --help and flags.txt.
     DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings, IterationSettings,
     MetaSettings, UpdateSettings, TeacherSettings, TransitionSettings, GceSettings, ElrSettings,
     JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
+
+
+# `check` has one more section, which no run reads.
+CHECK_SECTIONS = (*SECTIONS, LabelIssueSettings)
 
 
 class Config(config_class(SECTIONS)):
