@@ -175,7 +175,7 @@ def print_machine(config):
 
 def print_memory(examples, config):
     """Prints the memory that the data need. That of the steps is measured by `print_time`."""
-    from mlnt_tf.models.surgery import feature_extractor
+    from mlnt_tf.models.submodels import feature_extractor
 
     extractor = feature_extractor(examples.new_network(config), config.neighbor_features)
     features, count = extractor.output_shape[-1], len(examples.train)
@@ -241,7 +241,7 @@ def time_step(kind, examples, config):
     import keras
 
     from mlnt_tf.data import pipeline
-    from mlnt_tf.methods import iterations
+    from mlnt_tf.methods import mlnt
     from mlnt_tf.methods.cross_entropy import CrossEntropy
     from mlnt_tf.training.compile import compile_model
 
@@ -249,7 +249,7 @@ def time_step(kind, examples, config):
     config = dataclasses.replace(config, steps_per_execution=1)
     neighbors = None
     if kind == "mlnt":
-        model = iterations.new_mlnt(dataclasses.replace(config, meta_every=1), network)
+        model = mlnt.new_mlnt(dataclasses.replace(config, meta_every=1), network)
         compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
         neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
     else:

@@ -11,7 +11,7 @@ from mlnt_tf.labels.filter import (
     keep_trusted,
     probability_of_labels,
 )
-from mlnt_tf.methods.iterations import warn_about_empty_classes
+from mlnt_tf.methods.mlnt import warn_about_empty_classes
 
 GIVEN = np.int32([0, 0, 1, 1, 2])
 TRUE = np.int32([0, 1, 1, 1, 2])

@@ -145,20 +145,21 @@ def measure_startups(options):
 
 def measure_inputs(options):
     """Prints the tables of the input pipeline and of its steps, and returns their rows."""
-    from mlnt_tf.benchmark import feed, step
+    from mlnt_tf.benchmark import input_pipeline, step
 
     input_rows = []
     step_rows = []
     for batch_size in sorted({config.batch_size for config in configs(options)}):
         print(f"two streams, batch size {batch_size}:")
-        rows = run_in_process(feed.measure, batch_size, repeats=options.repeats)
-        print_table(feed.HEADINGS, map(feed.cells, rows))
+        rows = run_in_process(input_pipeline.measure, batch_size, repeats=options.repeats)
+        print_table(input_pipeline.HEADINGS, map(input_pipeline.cells, rows))
         input_rows += rows
         for config in configs(options):
             if config.batch_size == batch_size:
-                step_rows.append(run_in_process(feed.measure_step, step.resolved(config), rows,
-                                                repeats=options.repeats))
-    print_table(feed.STEP_HEADINGS, map(feed.step_cells, step_rows))
+                step_rows.append(run_in_process(
+                    input_pipeline.measure_step, step.resolved(config), rows,
+                    repeats=options.repeats))
+    print_table(input_pipeline.STEP_HEADINGS, map(input_pipeline.step_cells, step_rows))
     return input_rows + step_rows
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mlnt_tf.benchmark import arithmetic
 from mlnt_tf.hardware import planning, precision
-from mlnt_tf.methods import iterations
+from mlnt_tf.methods import mlnt
 from mlnt_tf.models.build import build_network
 from mlnt_tf.training.compile import compile_model
 
@@ -125,7 +125,7 @@ def build_step(config, num_synthetic):
     """Returns the compiled step of a new model, with its teacher: a function of a batch."""
     network = build_network(config.model, width=config.width, input_shape=input_shape(config),
                             num_classes=CLASSES, seed=0)
-    model = iterations.new_mlnt(config, network, num_synthetic=num_synthetic)
+    model = mlnt.new_mlnt(config, network, num_synthetic=num_synthetic)
     compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
     model.configure_teacher(decay=0.99, decay_start=0.99, ramp_steps=0, statistics="own")
     return tf.function(model.train_step, jit_compile=config.jit_compile == "true")

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.models.submodels import feature_extractor
 
 IN_MEMORY_BELOW = 2**30  # Bytes of features. Larger ones are memory-mapped.
 

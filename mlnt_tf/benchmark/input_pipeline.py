@@ -172,16 +172,19 @@ def file_images(encoded, count, root, *, stored):
     return storage.FileImages(np.resize(np.array(names, "S"), count), root=str(root), size=stored)
 
 
-def record_images(encoded, count, root, *, stored, shard=10_000):
-    """Returns `count` images in TFRecord shards of `shard` images. Existing shards are reused.
+def record_images(encoded, count, root, *, stored, images_per_shard=10_000):
+    """Writes `count` images to TFRecord files and returns them as `RecordImages`.
+
+    Existing files are reused.
 
     Args:
       encoded, count, root, stored: as for `file_images`.
-      shard: int, the number of images of each file.
+      images_per_shard: int, the number of images in each file.
     """
-    num_shards = -(-count // shard)
+    num_shards = -(-count // images_per_shard)
     paths = [root / f"{len(encoded[0])}_{number:04d}" for number in range(num_shards)]
-    lengths = [min(shard, count - shard * number) for number in range(num_shards)]
+    lengths = [min(images_per_shard, count - images_per_shard * number)
+               for number in range(num_shards)]
     for number, (path, length) in enumerate(zip(paths, lengths)):
         if path.exists():
             continue
