@@ -41,7 +41,7 @@ def parse(argv):
         examples=("step --model=preact_resnet32 --width=32 --num_synthetic=0,1,4,10",
                   "input --num_synthetic=0,10", "neighbors --points=10000,100000",
                   "startup --num_synthetic=10 --json=startup.json"))
-    parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"), help="the table to measure")
+    parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"), help="benchmark to run")
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", default=default,
                             help="step, input, startup: comma-separated values; every combination "
@@ -187,7 +187,7 @@ def main(argv=None):
                 print(f"{name}:", flush=True)
                 rows += [{"measure": name, **row} for row in measure(options)]
     except UserError as error:
-        print(f"mlnt_tf.benchmark: {error}", file=sys.stderr)
+        print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2
     if options.json:
         document = {"rows": rows, "machine": host.describe_machine(), "versions": host.versions()}
