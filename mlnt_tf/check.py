@@ -41,9 +41,8 @@ def check(argv):
     from mlnt_tf.hardware import precision
     from mlnt_tf.training import checkpoints
 
-    asked = config
-    plan, config = runner.plan_run(asked)
-    precision.log_choices(asked, plan)
+    plan, adopted, config = runner.plan_run(config)
+    precision.log_choices(adopted, plan)
     lock.refuse_if_held(config.output_dir)
     for directory in sorted(pathlib.Path(config.output_dir).glob("*/checkpoints")):
         checkpoints.check_format(directory)
@@ -166,11 +165,12 @@ def print_machine(config):
 
     print(", ".join(f"{name} {version or 'absent'}"
                     for name, version in host.versions().items()))
-    gpus = tf.config.list_physical_devices("GPU")
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    gpus = f"{num_gpus or 'no'} GPU{'s' if num_gpus > 1 else ''}"
     search = "exact search, because ScaNN is switched off or cannot be loaded with this TensorFlow"
     if scann.usable_scann(config.neighbor_backend) is not None:
         search = "ScaNN"
-    print(f"devices: {len(gpus) or 'no'} GPU, {os.cpu_count()} cores; neighbor search: {search}")
+    print(f"devices: {gpus}, {len(os.sched_getaffinity(0))} cores; neighbor search: {search}")
 
 
 def print_memory(examples, config):
@@ -190,8 +190,7 @@ def print_memory(examples, config):
         text += f"; {available / GIB:.1f} GiB are available"
     print(f"memory for data: {text}")
     if available and sum(needed.values()) > available:
-        print("  This is more than is available. Lower --image_size or --train_examples, or use "
-              "--neighbor_scope=batch.")
+        print("  The data need more than is available. Lower --image_size or --train_examples.")
 
 
 def available_memory():
@@ -249,7 +248,8 @@ def time_step(kind, examples, config):
     config = dataclasses.replace(config, steps_per_execution=1)
     neighbors = None
     if kind == "mlnt":
-        model = mlnt.new_mlnt(dataclasses.replace(config, meta_every=1), network)
+        model = mlnt.new_mlnt(dataclasses.replace(config, meta_every=1), network,
+                              config.num_synthetic)
         compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
         neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
     else:

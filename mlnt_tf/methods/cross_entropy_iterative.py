@@ -12,9 +12,10 @@ def planned_epochs(config, examples):
 
 def check(config, examples, network):
     """Raises UserError if the network cannot be trained with these flags."""
-    mlnt.check(config, examples, network, num_synthetic=0)
+    del examples
+    mlnt.check_network(config, network, num_synthetic=0)
 
 
 def train(run):
     """Trains the iterations without a warm-up, because the first one is cross entropy already."""
-    mlnt.train_iterations(run, mentor=None, num_synthetic=0)
+    mlnt.train_iterations(run, feature_source=None, num_synthetic=0)

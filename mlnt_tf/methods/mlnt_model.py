@@ -91,12 +91,13 @@ class MLNT(CrossEntropy):
         self.mentor = mentor
         self.teacher_weight = teacher_weight
         self.seed = seed
-        # (body, head), or None if the inner step moves all weights.
-        self.body_and_head = Untracked(None)
-        fast_part = network
+        body_and_head, fast_part = None, network
         if fast_weights != "all":
-            self.body_and_head.value = split_network(network, fast_weights)
-            _, fast_part = self.body_and_head.value
+            body_and_head = split_network(network, fast_weights)
+            _, fast_part = body_and_head
+        # None if the inner step moves all weights. The two parts share the student's weights, which
+        # Keras would count twice if it tracked them.
+        self.body_and_head = Untracked(body_and_head)
         if meta_order == "full" and num_synthetic:
             _refuse_broken_second_order(fast_part)
         if self.replicas > 1 and num_synthetic and meta_every > 1:
@@ -172,10 +173,13 @@ class MLNT(CrossEntropy):
         synthetic_labels = self.synthetic_labels(batch, step)
         targets = self.targets(images, step)
         algorithm = self.meta_algorithm()
+        # XLA cannot compile a forward pass in which replicas synchronize.
         jit_compile = self.compiles_parts and not self.synchronized
         settings = dict(num_synthetic=self.num_synthetic, inner_rate=self.inner_rate,
                         order=self.meta_order, reduce=algorithm.reduce,
-                        parallelism=algorithm.parallelism)
+                        parallelism=min(self.synthetic_parallelism, self.num_synthetic))
+        if algorithm.unrolled:
+            settings["unrolled"] = True
         if self.body_and_head.value is None:
             student = pure_network(self.student, jit_compile=jit_compile)
             return algorithm.meta_gradient(student.forward, student.weights(), images, targets,
@@ -194,17 +198,15 @@ class MLNT(CrossEntropy):
 
     def meta_algorithm(self):
         """Returns the `MetaAlgorithm` for this number of replicas."""
-        side_by_side = min(self.synthetic_parallelism, self.num_synthetic)
         is_global = self.inner_reduce == "global"
         reduce = self.reduce if is_global else _local  # On one replica, `self.reduce` does nothing.
         if self.replicas > 1 and self.synchronized:
             # The replicas synchronize in every forward pass, so there can be no loop at all.
-            unrolled = self.num_synthetic + 1
-            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled)
+            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled=True)
         if self.replicas > 1 and is_global:
             # The replicas synchronize between the inner gradients and their use.
-            return MetaAlgorithm(replicated.meta_gradient, reduce, side_by_side)
-        return MetaAlgorithm(objective.meta_gradient, reduce, side_by_side)
+            return MetaAlgorithm(replicated.meta_gradient, reduce)
+        return MetaAlgorithm(objective.meta_gradient, reduce)
 
     def synthetic_labels(self, batch, step):
         """Returns the function m -> int32 [batch], the m-th synthetic label set of a step.
@@ -269,12 +271,13 @@ class MetaAlgorithm:
       meta_gradient: `objective.meta_gradient`, or `replicated.meta_gradient` with the same
         arguments.
       reduce: function that averages a list of inner gradients over the replicas.
-      parallelism: number of label sets that run side by side. Above M there is no loop.
+      unrolled: whether the graph is repeated M times instead of looping. Only
+        `objective.meta_gradient` takes it.
     """
 
     meta_gradient: typing.Callable
     reduce: typing.Callable
-    parallelism: int
+    unrolled: bool = False
 
 
 def _split_streams(batch):
