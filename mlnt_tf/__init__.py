@@ -10,7 +10,7 @@ import os
 __version__ = "0.1.0"
 
 _MODULES = {
-    "MLNT": "mlnt_tf.methods.mlnt",
+    "MLNT": "mlnt_tf.methods.mlnt_model",
     "CrossEntropy": "mlnt_tf.methods.cross_entropy",
     "EmaTeacher": "mlnt_tf.training.ema",
     "CoupledSGD": "mlnt_tf.training.optimizers",
@@ -18,7 +18,7 @@ _MODULES = {
     "fuse_batch_norm": "mlnt_tf.models.layers",
     "find_neighbors": "mlnt_tf.neighbors",
     "build_network": "mlnt_tf.models.build",
-    "feature_extractor": "mlnt_tf.models.surgery",
+    "feature_extractor": "mlnt_tf.models.submodels",
     "export_saved_model": "mlnt_tf.serving.export",
     "Config": "mlnt_tf.config",
     "UserError": "mlnt_tf.config",

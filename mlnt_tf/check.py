@@ -46,9 +46,8 @@ def check(argv):
     from mlnt_tf.hardware import precision
     from mlnt_tf.training import checkpoints
 
-    asked = config
-    plan, config = runner.plan_run(asked)
-    precision.log_choices(asked, plan)
+    plan, adopted, config = runner.plan_run(config)
+    precision.log_choices(adopted, plan)
     lock.refuse_if_held(config.output_dir)
     for directory in sorted(pathlib.Path(config.output_dir).glob("*/checkpoints")):
         checkpoints.check_format(directory)
@@ -216,16 +215,17 @@ def print_machine(config):
 
     print(", ".join(f"{name} {version or 'absent'}"
                     for name, version in host.versions().items()))
-    gpus = tf.config.list_physical_devices("GPU")
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    gpus = f"{num_gpus or 'no'} GPU{'s' if num_gpus > 1 else ''}"
     search = "exact search, because ScaNN is switched off or cannot be loaded with this TensorFlow"
     if scann.usable_scann(config.neighbor_backend) is not None:
         search = "ScaNN"
-    print(f"devices: {len(gpus) or 'no'} GPU, {os.cpu_count()} cores; neighbor search: {search}")
+    print(f"devices: {gpus}, {len(os.sched_getaffinity(0))} cores; neighbor search: {search}")
 
 
 def print_memory(examples, config):
     """Prints the memory that the data need. That of the steps is measured by `print_time`."""
-    from mlnt_tf.models.surgery import feature_extractor
+    from mlnt_tf.models.submodels import feature_extractor
 
     extractor = feature_extractor(examples.new_network(config), config.neighbor_features)
     features, count = extractor.output_shape[-1], len(examples.train)
@@ -240,8 +240,7 @@ def print_memory(examples, config):
         text += f"; {available / GIB:.1f} GiB are available"
     print(f"memory for data: {text}")
     if available and sum(needed.values()) > available:
-        print("  This is more than is available. Lower --image_size or --train_examples, or use "
-              "--neighbor_scope=batch.")
+        print("  The data need more than is available. Lower --image_size or --train_examples.")
 
 
 def available_memory():
@@ -291,7 +290,7 @@ def time_step(kind, examples, config):
     import keras
 
     from mlnt_tf.data import pipeline
-    from mlnt_tf.methods import iterations
+    from mlnt_tf.methods import mlnt
     from mlnt_tf.methods.cross_entropy import CrossEntropy
     from mlnt_tf.training.compile import compile_model
 
@@ -299,7 +298,8 @@ def time_step(kind, examples, config):
     config = dataclasses.replace(config, steps_per_execution=1)
     neighbors = None
     if kind == "mlnt":
-        model = iterations.new_mlnt(dataclasses.replace(config, meta_every=1), network)
+        model = mlnt.new_mlnt(dataclasses.replace(config, meta_every=1), network,
+                              config.num_synthetic)
         compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
         neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
     else:

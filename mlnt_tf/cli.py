@@ -26,7 +26,7 @@ def run_command(command, argv, *, resume=""):
     Args:
       command: function of argv that returns an exit code, or None for 0.
       argv: list of str, starting with the program's name. None means sys.argv.
-      resume: str, tells an interrupted user what to do next. It follows "interrupted".
+      resume: str, printed after "interrupted" or "terminated", for example how to resume.
 
     Returns:
       int, the exit code.
@@ -49,7 +49,7 @@ def run_command(command, argv, *, resume=""):
 def terminate(*_):
     """Handles SIGTERM by raising Terminated.
 
-    While a network trains, `checkpoints.Checkpoints.watching` defers it to the end of the step.
+    While a network trains, `Checkpoints.defer_sigterm` defers it to the end of the step.
     """
     raise Terminated
 

@@ -43,8 +43,8 @@ def _parse(argv):
         examples=("clothing1m --source_dir=~/Clothing1M --data_dir=~/shards",
                   "clothing1m --source_dir=~/Clothing1M --check"))
     parser.add_argument("data_set", nargs="?", metavar="clothing1m", help="name of the data set")
-    parser.add_argument("--source_dir", default="", help="directory of the release: its lists, and "
-                        "its images in subdirectories")
+    parser.add_argument("--source_dir", default="", help="directory of the Clothing1M release: "
+                        "list files and image subdirectories")
     parser.add_argument("--data_dir", default="", help="directory for the shards, later the "
                         "--data_dir of the training")
     parser.add_argument("--check", action="store_true", help="only report missing lists, missing "

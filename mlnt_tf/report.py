@@ -59,13 +59,13 @@ def format_table(results):
     count = results["train_examples"]
     lines = [HEADINGS]
     for name, row in table_rows(results):
-        kept = ""
+        selected = ""
         if row.get("kept") is not None:
-            kept = f"{round(row['kept'] * count)} of {count}"
-        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES), kept,
+            selected = f"{round(row['kept'] * count)} of {count}"
+        lines.append((name, *(_percent(row.get(key)) for key in ACCURACIES), selected,
                       *(_percent(row.get(key)) for key in FILTER), _seconds([row])))
     noise = results["noise"]
-    wrong = "an unknown share"
+    wrong = "an unknown fraction"
     if noise["realized_rate"] is not None:
         wrong = f"{_percent(noise['realized_rate'])} %"
     filtered = results["exported_filter"]
@@ -97,7 +97,7 @@ def summarize(runs):
                  for key in (*ACCURACIES, "kept", *FILTER)]
         lines.append((names[0], *means, _seconds(rows)))
     wrong = _mean_and_deviation([run["noise"]["realized_rate"] for run in runs])
-    wrong = f"{wrong} %" if wrong else "an unknown share"
+    wrong = f"{wrong} %" if wrong else "an unknown fraction"
     seeds = ", ".join(str(run["seed"]) for run in runs)
     accuracy = _mean_and_deviation([run["test_accuracy"] for run in runs])
     return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: {wrong} of the training labels "

@@ -1,4 +1,4 @@
-"""The spine of a run, from settings to results: devices, data, the method's stages and export."""
+"""Runs a training from settings to results.json: devices, data, the method's stages, export."""
 
 import contextlib
 import errno
@@ -35,12 +35,12 @@ def run(config):
       DiskError: the output cannot be written.
       WorkerLost: another worker has ended.
     """
-    plan, resolved = plan_run(config)
+    plan, adopted, resolved = plan_run(config)
     if plan.worker > 0:
         logging.set_verbosity(logging.ERROR)  # The chief logs for all workers.
     for flag in unread_flags(config):
         logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
-    precision.log_choices(record.adopt(config, record.find_recorded(config)), plan)
+    precision.log_choices(adopted, plan)
     config = resolved
     devices = open_devices(plan)
     with precision.prepared(config), explain_failures(config, devices):
@@ -49,12 +49,12 @@ def run(config):
         examples = load.load_examples(config)
         with devices.scope():
             check_network(config, examples, method)
-        with open_run(config, examples, devices) as work:
-            stored = work.finished_results()
+        with open_run(config, examples, devices) as this_run:
+            stored = this_run.finished_results()
             if stored is None:
-                results.write_data_tables(work)
-                method.train(work)
-                stored = finish(work, method)
+                results.write_data_tables(this_run)
+                method.train(this_run)
+                stored = finish(this_run, method)
             return stored if devices.is_chief else None
 
 
@@ -73,7 +73,7 @@ def explain_failures(config, devices):
         yield
     except NonFiniteLoss as error:
         raise NonFiniteLoss(
-            f"The run stopped because of {error}. Earlier checkpoints are in {config.output_dir}. "
+            f"The run stopped: {error}. Earlier checkpoints are in {config.output_dir}. "
             "Lower --learning_rate, --meta_rate or --inner_rate, and choose another "
             "--output_dir.") from error
     except OSError as error:
@@ -81,8 +81,8 @@ def explain_failures(config, devices):
             raise
         raise DiskError(
             f"--output_dir={config.output_dir} cannot be written ({os.strerror(error.errno)}). "
-            "Files written before are intact. Free some space and run the same command, which "
-            "resumes from the last checkpoint.") from error
+            "Files written before are intact. Free some space, or make the directory writable, "
+            "and run the same command, which resumes from the last checkpoint.") from error
     except Exception as error:
         lost = lost_worker(error, devices)
         if not lost:
@@ -99,7 +99,7 @@ def plan_run(config):
       config: a Config.
 
     Returns:
-      (DevicePlan, resolved Config).
+      (DevicePlan, Config with the recorded values, Config without any "auto").
 
     Raises:
       UserError: the settings cannot run on this machine, or --output_dir holds another run.
@@ -107,12 +107,13 @@ def plan_run(config):
     adopted = record.adopt(config, record.find_recorded(config))
     try:
         plan = planning.plan_devices(adopted)
-        return plan, precision.resolve(adopted, plan)
+        return plan, adopted, precision.resolve(adopted, plan)
     except UserError as error:
         if adopted == config:
             raise
         local = precision.resolve(config, planning.plan_devices(config))
-        different = [f"--{name}={getattr(adopted, name)} (here auto is {getattr(local, name)})"
+        different = [f'--{name}={getattr(adopted, name)} ("auto" gives {getattr(local, name)} on '
+                     "this machine)"
                      for name in record.RESOLVED
                      if getattr(adopted, name) != getattr(local, name)]
         if not different:
@@ -155,11 +156,11 @@ def check_network(config, examples, method):
         method.check(config, examples, network)
 
 
-def finish(work, method):
+def finish(this_run, method):
     """Exports the selected network, and writes the tables and results.json.
 
     Args:
-      work: the `Run`, with all stages finished.
+      this_run: the `Run`, with all stages finished.
       method: a `Method`.
 
     Returns:
@@ -168,15 +169,15 @@ def finish(work, method):
     Raises:
       UserError: a method of the user's own has trained no stage, or not finished one.
     """
-    unfinished = [stage.name for stage in work.stages if stage.result is None]
-    if not work.stages or unfinished:
+    unfinished = [stage.name for stage in this_run.stages if stage.result is None]
+    if not this_run.stages or unfinished:
         reason = f"left the stage {unfinished[0]!r} unfinished" if unfinished else "opened no stage"
-        raise UserError(f"--method={work.config.method} {reason}. Call run.stage(name).train(...) "
-                        "for each stage.")
-    best = select(method.candidates(work.stages))
+        raise UserError(f"--method={this_run.config.method} {reason}. Call "
+                        "run.stage(name).train(...) for each stage.")
+    best = select(method.candidates(this_run.stages))
     export.export_saved_model(
-        best.stage.load_network(best.network), work.path / "saved_model",
-        preprocess=work.examples.preprocess, class_names=work.examples.class_names)
-    summary = results.write_suspects_and_summarize(work, best)
-    work.finish(summary)
+        best.stage.load_best(best.network, distributed=False), this_run.path / "saved_model",
+        preprocess=this_run.examples.preprocess, class_names=this_run.examples.class_names)
+    summary = results.write_suspects_and_summarize(this_run, best)
+    this_run.finish(summary)
     return summary

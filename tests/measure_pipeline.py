@@ -29,12 +29,13 @@ def resident_mib():
 
 def print_row(kind, count, root):
     """Prints the resident memory before the pipeline, after its last batch, and at its peak."""
-    from mlnt_tf.benchmark import feed
+    from mlnt_tf.benchmark import input_pipeline
 
-    make_images = {"files": feed.file_images, "shards": feed.record_images}[kind]
-    images = make_images(feed.jpegs(32), count, root, stored=(32, 32))
+    make_images = {"files": input_pipeline.file_images,
+                   "shards": input_pipeline.record_images}[kind]
+    images = make_images(input_pipeline.jpegs(32), count, root, stored=(32, 32))
     before = resident_mib()
-    for _ in feed.training_batches(
+    for _ in input_pipeline.training_batches(
             images, 28, BATCH_SIZE, STEPS, filtered=True, scope="dataset"):
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

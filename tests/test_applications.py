@@ -170,7 +170,7 @@ def test_functions_of_users_provide_data_and_network(user_modules):
     (dict(model="mine_for_tests:unregistered"), "register_keras_serializable"),
     (dict(model="mine_for_tests:other"), "AttributeError: .*other"),
     (dict(model="broken_for_tests:network"), "No module named 'not_installed_anywhere'"),
-    (dict(dataset="mine_for_tests:nothing"), "must return a mlnt_tf.data.splits.Source"),
+    (dict(dataset="mine_for_tests:nothing"), "must return an mlnt_tf.data.splits.Source"),
     (dict(dataset="no_such_module_at_all:data"), "No module named 'no_such_module_at_all'")])
 def test_wrong_function_of_a_user_is_refused_in_one_line(user_modules, settings, message):
     config = Config(**{**SETTINGS, **settings})

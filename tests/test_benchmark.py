@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mlnt_tf.benchmark import __main__ as benchmark
-from mlnt_tf.benchmark import arithmetic, feed, search, step
+from mlnt_tf.benchmark import arithmetic, input_pipeline, search, step
 from mlnt_tf.config import Config
 from mlnt_tf.neighbors import find_neighbors
 
@@ -117,24 +117,25 @@ def test_step_row_has_all_columns_and_can_be_written_as_json():
 
 
 def test_input_is_compared_with_decoder_and_step(monkeypatch):
-    monkeypatch.setattr(feed, "CIFAR10", 600)
-    monkeypatch.setattr(feed, "STEPS", (1, 2))
-    rows = feed.measure(16, repeats=1)
+    monkeypatch.setattr(input_pipeline, "CIFAR10", 600)
+    monkeypatch.setattr(input_pipeline, "STEPS", (1, 2))
+    rows = input_pipeline.measure(16, repeats=1)
     assert [row["share_of_decoder"] is None for row in rows] == [False, False, False, True, True]
-    row = feed.measure_step(Config(num_synthetic=1, **SMALL), rows, repeats=1)
+    row = input_pipeline.measure_step(Config(num_synthetic=1, **SMALL), rows, repeats=1)
     images = 2 * 16  # Both streams have batches of 16.
     assert row["images_consumed_per_second"] == pytest.approx(images / row["ms_per_step"] * 1e3)
-    assert len(feed.cells(rows[0])) == len(feed.HEADINGS)
-    assert len(feed.step_cells(row)) == len(feed.STEP_HEADINGS)
+    assert len(input_pipeline.cells(rows[0])) == len(input_pipeline.HEADINGS)
+    assert len(input_pipeline.step_cells(row)) == len(input_pipeline.STEP_HEADINGS)
     json.dumps(rows + [row])
 
 
 def test_input_has_a_stream_with_neighbors_and_a_filtered_one(tmp_path):
-    stored = feed.record_images(feed.jpegs(16), 300, tmp_path, stored=(16, 16), shard=128)
+    stored = input_pipeline.record_images(input_pipeline.jpegs(16), 300, tmp_path,
+                                          stored=(16, 16), images_per_shard=128)
     assert len(list(tmp_path.iterdir())) == 3 and len(stored) == 300
-    batches = list(feed.streams(stored, 12, 8, 3, scope="dataset"))
+    batches = list(input_pipeline.streams(stored, 12, 8, 3, scope="dataset"))
     assert len(batches) == 3
-    assert batches[0]["meta"]["neighbor_labels"].shape == [8, feed.NEIGHBORS]
+    assert batches[0]["meta"]["neighbor_labels"].shape == [8, input_pipeline.NEIGHBORS]
     assert batches[0]["classification"]["image"].shape == [8, 12, 12, 3]
     assert "neighbor_labels" not in batches[0]["classification"]
 

@@ -55,7 +55,7 @@ def train_in(directory, *, callback=None, every=0, epochs=EPOCHS, steps_per_exec
         # A filter makes the cardinality unknown, as that of the pipeline is.
         dataset = dataset.filter(lambda batch: True)
     best = callbacks.SaveBest("student", directory / "student_best.keras", position)
-    with saving.watching():
+    with saving.defer_sigterm():
         model.fit(dataset, initial_epoch=position.epoch, epochs=epochs, steps_per_epoch=STEPS,
                   verbose=0, validation_data=tiny.dataset(2), shuffle=False,
                   callbacks=[mlnt_tf.EmaTeacher(.9), *extra, saving, best])
@@ -212,7 +212,7 @@ def test_checkpoint_of_another_network_is_refused(tmp_path):
 
 def test_checkpoint_of_another_class_is_refused(tmp_path):
     write_checkpoint(tmp_path, model="ELR")
-    with pytest.raises(UserError, match="checkpoints of a ELR, and this run trains a MLNT"):
+    with pytest.raises(UserError, match="checkpoints of ELR models, but this run trains MLNT"):
         train_in(tmp_path)
 
 

@@ -113,7 +113,8 @@ def test_noise_is_injected_into_user_data_only_on_request(dataset, noise):
 
 
 def test_joint_optimization_that_would_never_update_labels_is_refused():
-    with pytest.raises(UserError, match="--joint_start_epoch=70 is later than the 5 epochs"):
+    message = "--joint_start_epoch=70 is after the end of stage 1, which has 5 epochs"
+    with pytest.raises(UserError, match=message):
         Config(method="joint_optimization", joint_epochs=5, joint_start_epoch=70)
 
 
@@ -269,6 +270,7 @@ def test_method_args_are_parsed_as_literals_or_text(text, arguments):
     ("a=1,b", "has the part 'b', which is not of the form key=value"),
     ("a=1,", "has the part ''"),
     ("=1", "has the part '=1'"),
+    ("my-key=1", "'my-key', which is not a valid argument name. Use letters"),
     ("a=1,a=2", "gives a twice"),
     ("a=(1,2", "unmatched bracket or quote"),
     ("a=[1,2),b=3", "unmatched bracket or quote"),

@@ -8,10 +8,10 @@ from mlnt_tf.data.targets import Targets
 from mlnt_tf.labels.filter import (
     empty_classes,
     filter_statistics,
-    keep_trusted,
     probability_of_labels,
+    select_trusted,
 )
-from mlnt_tf.methods.iterations import warn_about_empty_classes
+from mlnt_tf.methods.mlnt import warn_about_empty_classes
 
 GIVEN = np.int32([0, 0, 1, 1, 2])
 TRUE = np.int32([0, 1, 1, 1, 2])
@@ -24,13 +24,13 @@ def test_probability_of_labels_picks_one_column_per_row():
 
 
 def test_filter_drops_probability_equal_to_tau():
-    kept = keep_trusted(np.float32([.29, .3, .31]), .3)
-    np.testing.assert_array_equal(kept, [False, False, True])
+    selected = select_trusted(np.float32([.29, .3, .31]), .3)
+    np.testing.assert_array_equal(selected, [False, False, True])
 
 
 def test_filter_precision_and_recall_equal_the_hand_counted_values():
-    kept = np.array([True, True, True, False, True])
-    assert filter_statistics(kept, GIVEN, TRUE) == {
+    selected = np.array([True, True, True, False, True])
+    assert filter_statistics(selected, GIVEN, TRUE) == {
         "kept": 4, "filter_precision": .75, "filter_recall": .75}
 
 
@@ -40,7 +40,7 @@ def test_filter_statistics_ignore_unknown_true_labels():
         "kept": 5, "filter_precision": .5, "filter_recall": 1.0}
 
 
-def test_filter_precision_without_kept_examples_is_none():
+def test_filter_precision_without_selected_examples_is_none():
     assert filter_statistics(np.zeros(5, bool), GIVEN, TRUE) == {
         "kept": 0, "filter_precision": None, "filter_recall": 0.0}
 
@@ -50,14 +50,14 @@ def test_filter_recall_without_correct_labels_is_none():
     assert statistics["filter_recall"] is None
 
 
-def test_empty_classes_are_those_without_kept_examples():
-    kept = np.array([True, True, False, False, False])
-    np.testing.assert_array_equal(empty_classes(kept, GIVEN, 4), [1, 2, 3])
+def test_empty_classes_are_those_without_selected_examples():
+    selected = np.array([True, True, False, False, False])
+    np.testing.assert_array_equal(empty_classes(selected, GIVEN, 4), [1, 2, 3])
 
 
 def test_empty_class_is_logged_with_counts(caplog):
-    kept = np.array([True] * 4 + [False])
-    warn_about_empty_classes(kept, GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
+    selected = np.array([True] * 4 + [False])
+    warn_about_empty_classes(selected, GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
     assert "--tau=0.3 leaves no example of bird (0 of 1)" in caplog.text
     assert "[2, 2, 0]" in caplog.text
 

@@ -29,7 +29,7 @@ def test_keras_has_no_public_list_of_nested_layers():
     assert not hasattr(keras.Model, "flatten_layers")
 
 
-def test_variable_index_is_the_position_in_build():
+def test_variable_index_follows_the_order_given_to_optimizer_build():
     variables = [keras.Variable(0.0), keras.Variable(1.0)]
     optimizer = keras.optimizers.SGD()
     optimizer.build(variables)

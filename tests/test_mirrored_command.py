@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 def test_logical_devices_train_under_mirrored_strategy(finished):
     directory, log = finished["mirrored"]
-    assert "strategy mirrored, replicas: 2" in log
+    assert "strategy mirrored; 2 replicas" in log
     assert "--strategy=mirrored" in (directory / record.FLAGS_FILE).read_text().splitlines()
 
 

@@ -92,7 +92,7 @@ def test_common_offset_does_not_change_the_order():
 def test_features_that_are_not_finite_are_refused():
     points = features(20)
     points[:3] = np.nan
-    with pytest.raises(UserError, match="3 of 20 examples are not finite"):
+    with pytest.raises(UserError, match="3 of 20 examples are NaN or infinite"):
         find_neighbors(points, num_neighbors=3)
 
 

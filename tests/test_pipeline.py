@@ -139,8 +139,8 @@ def test_workers_receive_slices_of_same_batches():
 
 
 @pytest.mark.parametrize("settings, message", [
-    (dict(worker=(0, 3)), "3 workers, batch_size=4"),
-    (dict(worker=(0, 2), features=FEATURES), "neighbors instead of features")])
+    (dict(worker=(0, 3)), "batch_size=4 must be divisible by the 3 workers"),
+    (dict(worker=(0, 2), features=FEATURES), "cannot be searched within a worker's slice")])
 def test_workers_that_cannot_share_batches_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         training_dataset(**settings)

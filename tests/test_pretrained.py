@@ -14,7 +14,7 @@ from mlnt_tf.config import UserError
 from mlnt_tf.files import cache
 from mlnt_tf.models import build, pretrained
 from mlnt_tf.models.build import build_network
-from mlnt_tf.models.surgery import split_network
+from mlnt_tf.models.submodels import split_network
 
 from measure_pretrained import pattern
 

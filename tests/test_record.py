@@ -33,7 +33,7 @@ def test_auto_adopts_the_recorded_values(begin, monkeypatch):
     output_dir = begin(precision="mixed_bfloat16", jit_compile="false", strategy="single",
                        neighbor_backend="exact")
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
-    plan, config = runner.plan_run(Config(output_dir=output_dir))
+    plan, _, config = runner.plan_run(Config(output_dir=output_dir))
     assert config.precision == "mixed_bfloat16"
     assert config.neighbor_backend == "exact"
     assert plan.strategy == "single"
@@ -42,7 +42,7 @@ def test_auto_adopts_the_recorded_values(begin, monkeypatch):
 @pytest.mark.parametrize("has_bfloat16, expected", [(False, "float32"), (True, "mixed_bfloat16")])
 def test_auto_of_a_new_run_depends_on_the_machine(tmp_path, monkeypatch, has_bfloat16, expected):
     monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has_bfloat16)
-    _, config = runner.plan_run(Config(output_dir=str(tmp_path / "new"), device="cpu"))
+    _, _, config = runner.plan_run(Config(output_dir=str(tmp_path / "new"), device="cpu"))
     assert (config.precision, config.jit_compile, config.strategy) == (expected, "false", "single")
 
 
@@ -56,7 +56,7 @@ def test_value_that_differs_from_the_recorded_one_is_refused(begin):
 def test_recorded_value_that_cannot_run_here_is_refused_with_both_values(begin, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     output_dir = begin(strategy="multi_worker")
-    message = r"--strategy=multi_worker \(here auto is single\).*cannot run here"
+    message = r'--strategy=multi_worker \("auto" gives single on this machine\).*cannot run here'
     with pytest.raises(UserError, match=message):
         runner.plan_run(Config(output_dir=output_dir))
 

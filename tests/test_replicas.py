@@ -140,7 +140,7 @@ def test_replicated_meta_gradient_equals_that_of_one_device(order, image_gradien
 def test_unrolled_meta_gradient_equals_that_of_the_loop():
     problem = linear_problem("full")
     expected, _ = objective.meta_gradient(**problem, parallelism=1)
-    unrolled, _ = objective.meta_gradient(**problem, parallelism=4)
+    unrolled, _ = objective.meta_gradient(**problem, unrolled=True)
     for gradient, expected_gradient in zip(unrolled, expected):
         np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 

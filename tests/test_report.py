@@ -55,7 +55,7 @@ def test_unknown_noise_rate_is_stated(tmp_path, capsys):
     noise = {"kind": "none", "rate": None, "realized_rate": None}
     assert report.main(["report", write_results(tmp_path / "a", noise=noise)]) == 0
     output = capsys.readouterr().out
-    assert "labels as they are: an unknown share of 200 training labels wrong" in output
+    assert "labels as they are: an unknown fraction of 200 training labels wrong" in output
 
 
 def test_table_of_several_runs_has_mean_and_standard_deviation(tmp_path, capsys):

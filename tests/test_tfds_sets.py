@@ -107,7 +107,7 @@ class TestCifar10N:
         assert "lacks CIFAR-10, which CIFAR-10N is compared with" in message
 
     @pytest.mark.parametrize("noise, dataset", [("symmetric", "cifar10_n"), ("worse", "digits")])
-    def test_human_labels_and_data_set_must_match(self, noise, dataset):
+    def test_noise_of_another_data_set_is_refused(self, noise, dataset):
         with pytest.raises(UserError, match=f"--noise={noise}"):
             Config(dataset=dataset, noise=noise)
 

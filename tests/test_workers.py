@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
 
 def test_only_the_chief_logs(finished):
     _, output = finished
-    assert "strategy multi_worker, replicas: 2, worker 0 of 2" in output
+    assert "strategy multi_worker; 2 replicas; this is worker 0 (2 workers" in output
     assert output.count("iteration 1  epoch 1/2") == 1
     assert output.count("exported: iteration") == 1
 

@@ -41,7 +41,7 @@ def parse(argv):
         examples=("step --model=preact_resnet32 --width=32 --num_synthetic=0,1,4,10",
                   "input --num_synthetic=0,10", "neighbors --points=10000,100000",
                   "startup --num_synthetic=10 --json=startup.json"))
-    parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"), help="the table to measure")
+    parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"), help="benchmark to run")
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", default=default,
                             help="step, input, startup: comma-separated values; every combination "
@@ -145,20 +145,21 @@ def measure_startups(options):
 
 def measure_inputs(options):
     """Prints the tables of the input pipeline and of its steps, and returns their rows."""
-    from mlnt_tf.benchmark import feed, step
+    from mlnt_tf.benchmark import input_pipeline, step
 
     input_rows = []
     step_rows = []
     for batch_size in sorted({config.batch_size for config in configs(options)}):
         print(f"two streams, batch size {batch_size}:")
-        rows = run_in_process(feed.measure, batch_size, repeats=options.repeats)
-        print_table(feed.HEADINGS, map(feed.cells, rows))
+        rows = run_in_process(input_pipeline.measure, batch_size, repeats=options.repeats)
+        print_table(input_pipeline.HEADINGS, map(input_pipeline.cells, rows))
         input_rows += rows
         for config in configs(options):
             if config.batch_size == batch_size:
-                step_rows.append(run_in_process(feed.measure_step, step.resolved(config), rows,
-                                                repeats=options.repeats))
-    print_table(feed.STEP_HEADINGS, map(feed.step_cells, step_rows))
+                step_rows.append(run_in_process(
+                    input_pipeline.measure_step, step.resolved(config), rows,
+                    repeats=options.repeats))
+    print_table(input_pipeline.STEP_HEADINGS, map(input_pipeline.step_cells, step_rows))
     return input_rows + step_rows
 
 
@@ -186,7 +187,7 @@ def main(argv=None):
                 print(f"{name}:", flush=True)
                 rows += [{"measure": name, **row} for row in measure(options)]
     except UserError as error:
-        print(f"mlnt_tf.benchmark: {error}", file=sys.stderr)
+        print(f"mlnt_tf: {error}", file=sys.stderr)
         return 2
     if options.json:
         document = {"rows": rows, "machine": host.describe_machine(), "versions": host.versions()}

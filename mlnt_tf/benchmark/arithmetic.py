@@ -163,9 +163,9 @@ def _seconds(product, repeats):
     run()
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         run()
-        seconds.append((time.perf_counter() - began) / calls)
+        seconds.append((time.perf_counter() - start_time) / calls)
     return statistics.median(seconds)
 
 

@@ -62,15 +62,15 @@ def measure(points, features):
         write_mixture(path, points, features)
         mapped = np.load(path, mmap_mode="r")
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # Resets the peak memory.
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         table = find_neighbors(mapped, num_neighbors=NUM_NEIGHBORS,
                                path=path.with_name("neighbors.npy"))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         peak_memory_mb = host.peak_memory_mb()
         sample = np.linspace(0, points - 1, min(points, EXACT_SAMPLE)).astype(np.int64)
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         exact_neighbors(mapped, sample, NUM_NEIGHBORS)
-        exact_seconds = (time.perf_counter() - began) * points / len(sample)
+        exact_seconds = (time.perf_counter() - start_time) * points / len(sample)
     return {"points": points, "features": features, "backend": table.backend,
             "recall": table.recall, "seconds": seconds, "exact_seconds": exact_seconds,
             "ratio_to_exact": exact_seconds / seconds, "peak_memory_mb": peak_memory_mb,

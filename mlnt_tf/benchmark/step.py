@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from mlnt_tf.benchmark import arithmetic
 from mlnt_tf.hardware import planning, precision
-from mlnt_tf.methods import iterations
+from mlnt_tf.methods import mlnt
 from mlnt_tf.models.build import build_network
 from mlnt_tf.training.compile import compile_model
 
 CLASSES = 10
 NEIGHBORS = 10
 HEADINGS = ("network", "width", "pixels", "batch", "M", "precision", "order", "fast", "XLA",
-            "ms/step", "+-", "images/s", "x cross entropy", "GFLOP/s", "ceiling", "share",
+            "ms/step", "+-", "images/s", "x cross entropy", "GFLOP/s", "ceiling", "of ceiling",
             "peak MB", "first step s")
 
 
@@ -34,12 +34,12 @@ def measure(config, *, repeats):
       this process up to the last step, imports included. The ceiling is the rate of the step's
       products alone.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     keras.config.set_dtype_policy(config.precision)
     batch = synthetic_batch(config)
     step = build_step(config, config.num_synthetic)
     step(batch)
-    first_step_seconds = time.perf_counter() - began
+    first_step_seconds = time.perf_counter() - start_time
     seconds = timed(step, batch, repeats)
     peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cross_entropy_seconds = seconds
@@ -125,7 +125,7 @@ def build_step(config, num_synthetic):
     """Returns the compiled step of a new model, with its teacher: a function of a batch."""
     network = build_network(config.model, width=config.width, input_shape=input_shape(config),
                             num_classes=CLASSES, seed=0)
-    model = iterations.new_mlnt(config, network, num_synthetic=num_synthetic)
+    model = mlnt.new_mlnt(config, network, num_synthetic)
     compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
     model.configure_teacher(decay=0.99, decay_start=0.99, ramp_steps=0, statistics="own")
     return tf.function(model.train_step, jit_compile=config.jit_compile == "true")
@@ -142,7 +142,7 @@ def timed(step, batch, repeats):
     step(batch)
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         step(batch)["loss"].numpy()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start_time)
     return seconds

@@ -7,17 +7,17 @@ add a section, write it in a file of this package and add it to SECTIONS. Its fl
 
 from mlnt_tf.config.data import (
     CIFAR10_N_LABELS, DATASETS, DataSettings, Noise, NoiseSettings, parse_noise)
+from mlnt_tf.config.devices import DeviceSettings, OutputSettings
 from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
 from mlnt_tf.config.label_issues import LabelIssueSettings
 from mlnt_tf.config.meta import MetaSettings
 from mlnt_tf.config.methods import (
     TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, TransitionSettings)
 from mlnt_tf.config.network import MODELS, NetworkSettings
-from mlnt_tf.config.running import DeviceSettings, OutputSettings
-from mlnt_tf.config.schedule import METHODS, RunSettings, UpdateSettings, WarmUpSettings
 from mlnt_tf.config.settings import (
     Section, config_class, setting, setting_fields, unread_flags)
 from mlnt_tf.config.teacher import IterationSettings, TeacherSettings
+from mlnt_tf.config.training import METHODS, RunSettings, UpdateSettings, WarmUpSettings
 from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 

@@ -43,7 +43,8 @@ class DataSettings(Section):
         0.1, "Fraction of the training split that is held out for testing if the data set has no "
         "test split. The examples are the same for every seed.", above=0, below=1)
     validation_labels: str = setting(
-        "clean", "Labels of the validation examples.", choices=("clean", "noisy"))
+        "clean", "Measure validation accuracy against the true labels where known (clean) or the "
+        "given labels (noisy).", choices=("clean", "noisy"))
     image_size: int = setting(
         0, "Resize images to this height and width; 0 keeps their size.", minimum=0)
     crop_size: int = setting(

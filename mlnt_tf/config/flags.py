@@ -126,7 +126,10 @@ class _CommandLineValues(flags.FlagValues):
 
 
 def _define(fields, values):
-    """Defines one absl flag per setting. Their choices and limits are checked by Config."""
+    """Defines --flagfile, --help and one flag per setting on `values`, and returns it.
+
+    Config checks choices and limits.
+    """
     flags.DEFINE_string("flagfile", "", "Read flags from this file.", flag_values=values)
     flags.DEFINE_bool("help", False, "Print this and exit.", short_name="h", flag_values=values)
     for name, field in fields.items():

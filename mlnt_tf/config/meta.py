@@ -63,12 +63,12 @@ class MetaSettings(Section):
 
     @property
     def has_meta_loss(self):
-        """bool, whether the method takes the meta loss, for which it needs neighbors.
+        """Whether training uses the meta loss and therefore needs neighbors.
 
-        A method given as package.module:function is assumed to.
+        True for mlnt, and for a user's method, unless --num_synthetic=0.
         """
-        may_take_it = self.method == "mlnt" or is_function_name(self.method)
-        return may_take_it and self.num_synthetic > 0
+        may_use_it = self.method == "mlnt" or is_function_name(self.method)
+        return may_use_it and self.num_synthetic > 0
 
     def check(self):
         within_batch = self.has_meta_loss and self.neighbor_scope == "batch"

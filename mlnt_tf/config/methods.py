@@ -66,8 +66,8 @@ class JointSettings(Section):
         "(hard).",
         choices=("soft", "hard"))
     joint_epochs: int = setting(
-        0, "Number of epochs of stage 1; 0 means five thirds of --epochs, the length of stage 2 "
-        "(paper: 200 and 120).", minimum=0)
+        0, "Number of epochs of stage 1; 0 means 5/3 of --epochs (stage 2 has --epochs; paper: 200 "
+        "and 120).", minimum=0)
     joint_start_epoch: int = setting(
         0, "Update the labels from the end of this epoch on; 0 means after 35 % of stage 1 (paper: "
         "70 of 200).", minimum=0)
@@ -87,9 +87,10 @@ class JointSettings(Section):
 
     def check(self):
         if self.method == "joint_optimization" and self.joint_start > self.joint_stage_epochs:
-            raise UserError(f"--joint_start_epoch={self.joint_start} is later than the "
-                            f"{self.joint_stage_epochs} epochs of stage 1, so no label would be "
-                            "updated. Lower it or raise --joint_epochs.")
+            raise UserError(f"--joint_start_epoch={self.joint_start} is after the end of "
+                            f"stage 1, which has {self.joint_stage_epochs} epochs, so no label "
+                            "would be updated. Lower --joint_start_epoch or raise "
+                            "--joint_epochs.")
 
 
 @dataclasses.dataclass(frozen=True)

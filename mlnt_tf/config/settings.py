@@ -9,11 +9,11 @@ from mlnt_tf.config.user_functions import is_function_name
 
 @dataclasses.dataclass(frozen=True)
 class PathFormat:
-    """How the value of a setting holds a path.
+    """Says which values of a setting are paths.
 
     Attributes:
-      prefix: str that precedes the path. A value without it is not a path.
-      words: values that are words instead of paths.
+      prefix: str, text before the path, such as "matrix:". A value without it is not a path.
+      words: tuple of str, values that are not paths, such as "none".
     """
 
     prefix: str = ""

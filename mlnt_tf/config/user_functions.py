@@ -96,9 +96,12 @@ def parse_arguments(flag, text):
     arguments = {}
     for part in _split_at_commas(flag, text) if text else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not name.isidentifier():
+        if not equals or not name:
             raise UserError(f"--{flag}={text} has the part {part!r}, which is not of the form "
                             f"key=value. Write --{flag}=key=value,key=value.")
+        if not name.isidentifier():
+            raise UserError(f"--{flag}={text} has {name!r}, which is not a valid argument name. "
+                            "Use letters, digits and underscores.")
         if name in arguments:
             raise UserError(f"--{flag}={text} gives {name} twice. Remove one of the two.")
         arguments[name] = _literal_or_text(value)
@@ -106,7 +109,11 @@ def parse_arguments(flag, text):
 
 
 def _split_at_commas(flag, text):
-    """Splits text at the commas that are outside brackets and quotes."""
+    """Splits text at the commas that are outside brackets and quotes.
+
+    Raises:
+      UserError: a bracket or quote is unmatched.
+    """
     parts, expected, quote = [""], [], ""  # `expected` holds the brackets that are still to come.
     matched = True
     for character in text:

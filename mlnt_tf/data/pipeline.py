@@ -30,8 +30,8 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
 
     Args:
       features: float32 [batch, features].
-      positions: int [batch]. An example is no neighbor of itself, which is decided by its
-        position. A duplicate at another position is a neighbor.
+      positions: int [batch]. Rows with equal positions are the same example and not neighbors.
+        Equal images at different positions are neighbors.
       labels: int32 [batch].
       num_neighbors: int, less than the batch size.
 
@@ -62,7 +62,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
       preprocess: `Preprocess`.
       batch_size: int, the global batch size.
       steps_per_epoch: int.
-      epochs: int, the last epoch plus 1.
+      epochs: int, the epoch at which to end (exclusive).
       first_epoch, first_step: int, where to start. Epochs are counted from 0.
       seed: int.
       augmented: bool, whether to crop and flip the images at random.
@@ -89,24 +89,27 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
         neighbor_labels  int32 [batch, num_neighbors], with `neighbors` or `features`
 
     Raises:
-      ValueError: the number of workers does not divide the batch size, or several workers would
-        each search neighbors within a part of the batch.
+      ValueError: the batch size is not divisible by the number of workers, or several workers
+        would each search neighbors within a part of the batch.
     """
     worker_index, num_workers = worker
-    if batch_size % num_workers or (num_workers > 1 and features is not None):
-        raise ValueError("The number of workers must divide the batch size. Several workers need "
-                         "neighbors instead of features. Received: "
-                         f"{num_workers} workers, batch_size={batch_size}")
+    if batch_size % num_workers:
+        raise ValueError(f"batch_size={batch_size} must be divisible by the {num_workers} workers.")
+    if num_workers > 1 and features is not None:
+        raise ValueError("features cannot be searched within a worker's slice. Pass neighbors, or "
+                         f"worker=(0, 1). Received: worker={worker}")
     targets = targets or Targets.given(split)
-    columns = _constant_columns(split, targets)
+    columns = _columns_of_all_examples(split, targets)
     selected = None if targets.selected is None else tf.constant(targets.selected)
     add_neighbors = _neighbor_lookup(columns["label"], neighbors, features, num_neighbors)
 
     def examples_of_epoch(epoch):
         def examples_of_pass(repeat):
             examples = split.images.shuffled(fold_key(seed, stream, epoch, repeat), selected)
+            # `pixels` loads the image of a handle.
             return examples.map(lambda position, handle: (epoch, repeat, position, handle))
 
+        # Endless passes, each with its own key.
         examples = tf.data.Dataset.range(2**31 - 1).flat_map(examples_of_pass)
         examples = examples.take(steps_per_epoch * batch_size)
         skipped = tf.where(epoch == first_epoch, np.int64(first_step * batch_size), 0)
@@ -138,8 +141,8 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
     return batches.apply(tf.data.experimental.assert_cardinality(cardinality))
 
 
-def _constant_columns(split, targets):
-    """Returns the arrays with one row per example that every batch contains, as constants."""
+def _columns_of_all_examples(split, targets):
+    """Returns the columns that every batch contains, as constants with one row per example."""
     columns = {"id": split.ids, **targets.columns()}
     if (split.true_labels >= 0).all():
         columns["true_label"] = split.true_labels

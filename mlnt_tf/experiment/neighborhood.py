@@ -1,4 +1,4 @@
-"""The neighbors of a stage's training examples, by the features of its mentor."""
+"""The neighbors of a stage's training examples, by the features of another stage."""
 
 import numpy as np
 from absl import logging
@@ -8,16 +8,16 @@ from mlnt_tf.models import predict
 from mlnt_tf.neighbors import find_neighbors
 
 
-def find_stage_neighbors(stage, mentor, network):
-    """Finds the neighbors of the training examples by the mentor's features.
+def find_stage_neighbors(stage, feature_source, network):
+    """Finds the neighbors of the training examples by the features of another stage's network.
 
     With --neighbor_scope=batch the neighbors are searched in each batch later, so only the features
     are computed.
 
     Args:
       stage: the `Stage`.
-      mentor: the `Candidate` that `network` belongs to.
-      network: the mentor's network, on every device.
+      feature_source: the `Candidate` that `network` was loaded from.
+      network: its network, on every device.
 
     Returns:
       (dict of arguments for `Stage.batches`, dict for the stage's result).
@@ -45,5 +45,5 @@ def find_stage_neighbors(stage, mentor, network):
     if config.neighbor_scope == "batch":
         return {"features": features()}, {"scope": "batch"}
     indices, report = artifacts.load_or_compute(
-        stage.directory / "neighbors.npy", compute, inputs=mentor.digest)
+        stage.directory / "neighbors.npy", compute, inputs=feature_source.digest)
     return {"neighbors": indices}, report

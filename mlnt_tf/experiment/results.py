@@ -7,7 +7,7 @@ from mlnt_tf.config import WITHOUT_EFFECT
 from mlnt_tf.experiment import record
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
-from mlnt_tf.labels.filter import filter_statistics, keep_trusted, probability_of_labels
+from mlnt_tf.labels.filter import filter_statistics, probability_of_labels, select_trusted
 from mlnt_tf.models import predict
 
 
@@ -31,10 +31,10 @@ def write_suspects_and_summarize(run, exported):
     """
     config, examples = run.config, run.examples
     train = examples.train
-    network = exported.stage.network(exported.network)
+    network = exported.stage.load_best(exported.network)
     probabilities = predict.predict_probabilities(network, run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
-    trusted = keep_trusted(probability_of_labels(train.labels, probabilities), config.tau)
+    trusted = select_trusted(probability_of_labels(train.labels, probabilities), config.tau)
     # Stages of an earlier version have no peak_memory_mb.
     peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]
     return {

@@ -88,6 +88,7 @@ def open_run(config, examples, devices):
                 record.write_data(config, examples)
             except OSError as error:
                 raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). "
-                                "Choose another directory.") from error
+                                "Free some space, make the directory writable, or choose "
+                                "another one.") from error
         directory = stack.enter_context(devices.directory(output_dir))
         yield Run(config, examples, devices, directory)

@@ -1,5 +1,6 @@
 """A stage: one training from initial weights to measured accuracies. A method has one or more."""
 
+import contextlib
 import shutil
 import time
 
@@ -21,6 +22,10 @@ from mlnt_tf.training.ema import EmaTeacher
 class Stage:
     """One training of a run, with its own directory.
 
+    Most methods call `train`, which trains a model and writes the result. A method that needs the
+    measured accuracies for its result calls `train_model` and then `finish`. `fit` is for a model
+    that is already compiled.
+
     Attributes:
       run: the `Run` it belongs to.
       name: str, unique within the run.
@@ -28,16 +33,18 @@ class Stage:
       result: dict, the measured accuracies, or None while the stage is not finished.
       position: `checkpoints.Position`, from which the training resumes.
       arrays: dict of the newest checkpoint's arrays, or None once they are restored.
+      inputs: str, the digest of what the stage's result depends on.
     """
 
-    def __init__(self, run, name, *, directory, result, position, arrays):
+    def __init__(self, run, name, *, directory, inputs, result, position, arrays):
         self.run = run
         self.name = name
         self.directory = directory
+        self.inputs = inputs
         self.result = result
         self.position = position
         self.arrays = arrays
-        self.began = time.monotonic() - position.seconds
+        self.start_time = time.monotonic() - position.seconds
 
     @classmethod
     def open(cls, run, name):
@@ -50,26 +57,24 @@ class Stage:
           name: str.
 
         Raises:
-          UserError: a worker cannot read the chief's files.
+          UserError: this worker and the chief read different files.
         """
         directory = run.path / name.replace(" ", "_")
-        result = artifacts.read_json(
-            directory / "result.json", inputs=artifacts.digest_of(run.inputs, name),
-            required=("validation", "student", "seconds"))
+        inputs = artifacts.digest_of(run.inputs, name)
+        result = artifacts.read_json(directory / "result.json", inputs=inputs,
+                                     required=("validation", "student", "seconds"))
         if result and not _networks_are_intact(directory, result):
             result = None
         position, arrays = checkpoints.read_newest(directory / "checkpoints")
         state = np.int64([position.epoch, position.step, result is not None])
-        if (run.devices.broadcast(state) != state).any():
+        chief_state = run.devices.broadcast(state)
+        if (chief_state != state).any():
             raise UserError(f"--output_dir={run.config.output_dir} on worker {run.devices.worker} "
-                            "does not hold the chief's checkpoints. Use a directory that all "
-                            "workers share.")
-        return cls(run, name, directory=directory, result=result, position=position, arrays=arrays)
-
-    @property
-    def inputs(self):
-        """str, the digest of what the stage's result depends on."""
-        return artifacts.digest_of(self.run.inputs, self.name)
+                            "does not hold the chief's files: [epoch, step, finished] of the stage "
+                            f"{name!r} is {state.tolist()} here and {chief_state.tolist()} there. "
+                            "Use a directory that all workers share.")
+        return cls(run, name, directory=directory, inputs=inputs, result=result, position=position,
+                   arrays=arrays)
 
     def discard(self):
         """Makes a finished stage train again, because one of its files is lost."""
@@ -92,14 +97,11 @@ class Stage:
         """Returns the path of a best network, for example of the "student" or the "teacher"."""
         return network_path(self.directory, name)
 
-    def network(self, name):
-        """Loads a best network on every device."""
-        with self.devices.scope():
-            return self.load_network(name)
-
-    def load_network(self, name):
-        """Loads a best network on one device."""
-        return keras.models.load_model(self.network_path(name), compile=False)
+    def load_best(self, name, *, distributed=True):
+        """Loads the best network of a name, on every device or only on one."""
+        scope = self.devices.scope() if distributed else contextlib.nullcontext()
+        with scope:
+            return keras.models.load_model(self.network_path(name), compile=False)
 
     def new_network(self):
         """Builds the network with its initial weights, which all stages of a run share."""
@@ -110,7 +112,7 @@ class Stage:
 
     def seconds(self):
         """Returns the time spent on this stage in s, including that of interrupted calls."""
-        return time.monotonic() - self.began
+        return time.monotonic() - self.start_time
 
     def batches(self, epochs, *, whole_batches=False, **streams):
         """Returns the remaining training batches of this stage, cut for this worker's replicas.
@@ -151,7 +153,8 @@ class Stage:
         return self.result
 
     def train_model(self, new_model, *, batches=None, targets=None, epochs=None,
-                    learning_rate=None, ramp_epochs=None, meta=None, also=(), curves=()):
+                    learning_rate=None, ramp_epochs=None, meta=None, extra_callbacks=(),
+                    curves=()):
         """Trains a model from the network's initial weights, or resumes from a checkpoint.
 
         Args:
@@ -163,7 +166,8 @@ class Stage:
           ramp_epochs: float, number of epochs until the EMA decay (gamma) rises to --ema_decay. By
             default that of the flags, scaled with `epochs`.
           meta: dict of further arguments of the model's `compile` (see `compile_model`).
-          also: callbacks of the method. They run before the checkpoint of an epoch is written.
+          extra_callbacks: callbacks of the method. They run before the checkpoint of an epoch is
+            written.
           curves: names of entries that these callbacks add to the logs of each epoch. The result
             lists their values.
 
@@ -181,9 +185,10 @@ class Stage:
         with self.devices.scope():
             model = new_model(self.new_network())
             compile_model(model, config, learning_rate=learning_rate, **(meta or {}))
-        return self.fit(model, batches, epochs, ramp_epochs=ramp_epochs, also=also, curves=curves)
+        return self.fit(model, batches, epochs, ramp_epochs=ramp_epochs,
+                        extra_callbacks=extra_callbacks, curves=curves)
 
-    def fit(self, model, batches, epochs, *, ramp_epochs, also=(), curves=()):
+    def fit(self, model, batches, epochs, *, ramp_epochs, extra_callbacks=(), curves=()):
         """Trains a compiled model, and saves the best epoch of each of its networks.
 
         Resumes from the newest checkpoint. The batches must begin at `self.position`.
@@ -192,7 +197,7 @@ class Stage:
           model: a compiled `CrossEntropy` model.
           batches: tf.data.Dataset of the remaining training batches.
           epochs: int, number of epochs of the complete stage.
-          ramp_epochs, also, curves: see `train_model`.
+          ramp_epochs, extra_callbacks, curves: see `train_model`.
 
         Returns:
           dict, see `measure`.
@@ -200,7 +205,7 @@ class Stage:
         config, examples, devices = self.config, self.examples, self.devices
         position = self.position
         self.directory.mkdir(parents=True, exist_ok=True)
-        saving = checkpoints.Checkpoints(
+        checkpoint_callback = checkpoints.Checkpoints(
             self.directory / "checkpoints", position, self.arrays, every=config.checkpoint_every,
             clock=self.seconds, devices=devices)
         teacher = EmaTeacher(
@@ -212,15 +217,16 @@ class Stage:
         validation = devices.parts(
             examples.batches(examples.validation, config, multiple=devices.replicas))
         self.restore(model)
-        with saving.watching():
+        with checkpoint_callback.defer_sigterm():
             model.fit(
                 devices.distributed(batches, endless=True), initial_epoch=position.epoch,
                 epochs=epochs, steps_per_epoch=examples.steps_per_epoch,
                 validation_data=devices.distributed(validation), verbose=0, shuffle=False,
-                callbacks=[callbacks.StopOnNonFinite(), teacher, *also, saving, *best,
+                callbacks=[callbacks.StopOnNonFinite(), teacher, *extra_callbacks,
+                           checkpoint_callback, *best,
                            callbacks.EpochLog(self.name, epochs, position),
                            callbacks.TensorBoardLogs(self.directory, position.history)])
-        return self.measure(model, saving.history, curves)
+        return self.measure(model, checkpoint_callback.history, curves)
 
     def restore(self, model):
         """Restores the newest checkpoint, if there is one, and releases its memory."""
@@ -240,8 +246,11 @@ class Stage:
           curves: names of entries of the logs.
 
         Returns:
-          dict of each curve's list of values, "validation" ({network: validation accuracies}) and,
-          for each network, a dict of accuracies as fractions and its best epoch, counted from 1.
+          dict with
+
+          - one list per curve, with a value per epoch,
+          - "validation": {network: list of the accuracy per epoch},
+          - per network, a dict of accuracies (fractions) and "best_epoch" (from 1).
         """
         examples = self.examples
         test = examples.batches(examples.test, self.config, multiple=self.devices.replicas)
@@ -255,7 +264,7 @@ class Stage:
                 "best_validation": max(validation),
                 "last_validation": validation[-1],
                 "best_epoch": int(np.argmax(validation)) + 1,
-                "test_at_best": predict.accuracy(self.network(name), test, test_labels),
+                "test_at_best": predict.accuracy(self.load_best(name), test, test_labels),
                 "test_last": predict.accuracy(network, test, test_labels)}
         return measured
 

@@ -41,7 +41,7 @@ def matrix_for_run(run, train_baseline):
             return true
         if source == "estimated":
             images = run.training_images()
-            probabilities = predict.predict_probabilities(stage.network("student"), images)
+            probabilities = predict.predict_probabilities(stage.load_best("student"), images)
             return confusion.estimate_by_anchors(probabilities)
         return read_matrix_file(source, run.examples)
 

@@ -223,8 +223,11 @@ def open_devices(plan):
         devices = Devices(tf.distribute.MirroredStrategy(list(plan.devices)))
     else:
         devices = Devices(tf.distribute.get_strategy())
-    worker = f", worker {devices.worker} of {devices.workers}" if devices.workers > 1 else ""
-    logging.info("strategy %s, replicas: %d%s", plan.strategy, devices.replicas, worker)
+    replicas = "1 replica" if devices.replicas == 1 else f"{devices.replicas} replicas"
+    worker = ""
+    if devices.workers > 1:
+        worker = f"; this is worker {devices.worker} ({devices.workers} workers, counted from 0)"
+    logging.info("strategy %s; %s%s", plan.strategy, replicas, worker)
     return devices
 
 

@@ -114,8 +114,8 @@ def _check_replicas(config, replicas):
         raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} "
                         "replicas. Use --meta_every=1 or --strategy=single.")
     if config.sync_batch_norm and config.jit_compile == "true":
-        raise UserError("--jit_compile=true cannot compile replicas that exchange statistics "
-                        "(--sync_batch_norm). Leave out one of them.")
+        raise UserError("XLA cannot compile a step in which replicas exchange statistics. Omit "
+                        "--jit_compile=true or --sync_batch_norm.")
 
 
 def read_cluster(text):

@@ -13,7 +13,7 @@ def probability_of_labels(labels, probabilities):
     return probabilities[np.arange(len(labels)), labels]
 
 
-def keep_trusted(probability_of_given, tau):
+def select_trusted(probability_of_given, tau):
     """Returns bool [n], whether the probability of the given label is strictly above tau.
 
     Args:
@@ -23,32 +23,32 @@ def keep_trusted(probability_of_given, tau):
     return probability_of_given > tau
 
 
-def filter_statistics(kept, given, true):
-    """Counts the kept examples and compares them with the true labels, where those are known.
+def filter_statistics(selected, given, true):
+    """Counts the selected examples and compares them with the true labels, where those are known.
 
     Args:
-      kept: bool [n].
+      selected: bool [n].
       given: int32 [n], the given labels.
       true: int32 [n], the true labels, -1 where unknown.
 
     Returns:
-      dict of "kept" (int), "filter_precision" (float, the fraction of the kept examples whose given
-      label is correct) and "filter_recall" (float, the fraction of the examples with a correct
-      given label that are kept). A fraction of no examples is None.
+      dict of "kept" (int, the number of selected examples), "filter_precision" (float, the fraction
+      of them whose given label is correct) and "filter_recall" (float, the fraction of the examples
+      with a correct given label that are selected). A fraction of no examples is None.
     """
     correct = given == true
-    kept_and_known = kept & (true >= 0)
-    precision = float(correct[kept_and_known].mean()) if kept_and_known.any() else None
-    recall = float(kept[correct].mean()) if correct.any() else None
-    return {"kept": int(kept.sum()), "filter_precision": precision, "filter_recall": recall}
+    selected_and_known = selected & (true >= 0)
+    precision = float(correct[selected_and_known].mean()) if selected_and_known.any() else None
+    recall = float(selected[correct].mean()) if correct.any() else None
+    return {"kept": int(selected.sum()), "filter_precision": precision, "filter_recall": recall}
 
 
-def empty_classes(kept, given, num_classes):
-    """Returns the classes of which no example is kept, int64 [m], in ascending order.
+def empty_classes(selected, given, num_classes):
+    """Returns the classes of which no example is selected, int64 [m], in ascending order.
 
     Args:
-      kept: bool [n].
+      selected: bool [n].
       given: int32 [n], the given labels.
       num_classes: int.
     """
-    return np.flatnonzero(np.bincount(given[kept], minlength=num_classes) == 0)
+    return np.flatnonzero(np.bincount(given[selected], minlength=num_classes) == 0)

@@ -16,7 +16,7 @@ def fast_weights(theta, inner_gradient, inner_rate):
 
 
 def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synthetic, inner_rate,
-                  order, reduce, parallelism=1, image_gradient=False,
+                  order, reduce, parallelism=1, unrolled=False, image_gradient=False,
                   inner_loss=losses.CROSS_ENTROPY):
     """Computes (1/M) sum_m grad J(theta'_m) and the mean of J(theta'_m).
 
@@ -36,7 +36,8 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
       num_synthetic: M, at least 1.
       inner_rate: alpha.
       order: "first" or "full".
-      parallelism: number of label sets that are processed side by side. Above M there is no loop.
+      parallelism: number of label sets that are processed side by side, at most M.
+      unrolled: whether to repeat the graph M times instead of looping, whatever `parallelism` is.
       image_gradient: whether to return the gradient with respect to the images as well.
       inner_loss: a `losses.InnerLoss`. First order uses only its gradient, full order its value.
 
@@ -63,7 +64,7 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
     gradient_sum = [tf.zeros_like(tensor, tf.float32)
                     for tensor in with_images(theta, images, image_gradient)]
     loss_sum = tf.constant(0.0)
-    rounds, rest = divmod(num_synthetic, parallelism)
+    rounds, rest = (0, num_synthetic) if unrolled else divmod(num_synthetic, parallelism)
     if rounds:
         m, gradient_sum, loss_sum = tf.while_loop(
             lambda m, *_: m < rounds * parallelism, one_round, (m, gradient_sum, loss_sum),

@@ -61,7 +61,7 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
     directions = reduce(gradients[:len(theta)])  # (1/R) sum_s v_s for each m.
 
     def hessian_product(m):
-        """H_r times the direction: the gradient of <grad L_r, direction>."""
+        """Returns H_r times the m-th direction, as the gradient of <grad L_r, direction>."""
         weights, pixels = objective.copies_for_tape(theta), tf.identity(images)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             sources = objective.with_images(weights, pixels, image_gradient)

@@ -62,7 +62,7 @@ def find(config):
       UserError: the function cannot be imported, or does not accept the arguments in --method_args.
     """
     if config.method in METHODS:
-        module = importlib.import_module(METHODS[config.method])
+        module = importlib.import_module(f"mlnt_tf.methods.{config.method}")
         train = module.train
     else:
         train = _bind(config, import_function("method", config.method))

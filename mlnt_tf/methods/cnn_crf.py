@@ -14,7 +14,7 @@ from mlnt_tf.data.noise import uniform_draws
 from mlnt_tf.experiment import transition
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.training.student_teacher import Untracked
 
 SMOOTHING = 1e-3  # The paper's epsilon. It keeps log p_aux finite.

@@ -1,7 +1,7 @@
 """Cross entropy with MLNT's iterations: mentor and filter without the meta loss (M = 0)."""
 
-from mlnt_tf.methods import iterations
-from mlnt_tf.methods.iterations import candidates  # noqa: F401, used by `find`
+from mlnt_tf.methods import mlnt
+from mlnt_tf.methods.mlnt import candidates  # noqa: F401, used by `find`
 
 
 def planned_epochs(config, examples):
@@ -12,9 +12,10 @@ def planned_epochs(config, examples):
 
 def check(config, examples, network):
     """Raises UserError if the network cannot be trained with these flags."""
-    iterations.check(config, examples, network, num_synthetic=0)
+    del examples
+    mlnt.check_network(config, network, num_synthetic=0)
 
 
 def train(run):
     """Trains the iterations without a warm-up, because the first one is cross entropy already."""
-    iterations.train_iterations(run, mentor=None, num_synthetic=0)
+    mlnt.train_iterations(run, feature_source=None, num_synthetic=0)

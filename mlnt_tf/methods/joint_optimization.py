@@ -42,7 +42,7 @@ def train(run):
     has_true_labels = (train_split.true_labels >= 0).any()
     result = first.train(
         new_model, epochs=config.joint_stage_epochs, learning_rate=stage1_learning_rate(config),
-        also=[update], curves=("label_accuracy",) if has_true_labels else ())
+        extra_callbacks=[update], curves=("label_accuracy",) if has_true_labels else ())
     shutil.rmtree(first.directory / "predictions", ignore_errors=True)
 
     labels, _ = artifacts.read(labels_path, inputs=first.inputs)

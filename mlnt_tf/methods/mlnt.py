@@ -1,305 +1,299 @@
-"""MLNT: a meta update before each classification update keeps the network noise-tolerant.
+"""--method=mlnt: a warm-up, then iterations of mentor, filter and training (paper section 3.3).
 
-See algorithm 1 of the paper.
+The model is `mlnt_tf.methods.mlnt_model.MLNT`. `train_iteration` performs one iteration, in the
+order of that section. The functions below it follow the same order.
 """
 
-import dataclasses
-import typing
+import fractions
 
-import keras
-import tensorflow as tf
+import numpy as np
+from absl import logging
 
-from mlnt_tf import losses
-from mlnt_tf.meta import objective, replicated, synthetic
-from mlnt_tf.meta.pure_network import pure_network
-from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.models.surgery import split_network
+from mlnt_tf.config import UserError
+from mlnt_tf.data import pipeline
+from mlnt_tf.data.targets import Targets
+from mlnt_tf.experiment.neighborhood import find_stage_neighbors
+from mlnt_tf.experiment.select import Candidate, best_network, select
+from mlnt_tf.files import artifacts
+from mlnt_tf.labels.filter import (
+    empty_classes,
+    filter_statistics,
+    probability_of_labels,
+    select_trusted,
+)
+from mlnt_tf.methods import cross_entropy
+from mlnt_tf.methods.mlnt_model import MLNT
+from mlnt_tf.models import predict
+from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.training import schedules
-from mlnt_tf.training.keras_internals import nested_layers
-from mlnt_tf.training.optimizers import CoupledSGD
-from mlnt_tf.training.student_teacher import Untracked
-
-SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
-                       keras.layers.GroupNormalization)
+from mlnt_tf.training.compile import learning_rate_schedule
 
 
-class MLNT(CrossEntropy):
-    """Meta-Learning based Noise-Tolerant training of a Keras network (Li et al., CVPR 2019).
+def candidates(stages):
+    """Returns the networks of every iteration, in order."""
+    return [Candidate(stage, network) for stage in stages if "iteration" in stage.result
+            for network in stage.result["validation"]]
 
-    A batch is {"image", "label", "neighbor_labels"}: image float [batch, height, width, channels],
-    label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed as
-    {"meta": batch, "classification": batch}: the meta update samples all of the data, the
-    classification update only the selected examples (section 3.3). "weight" and "probabilities"
-    (see `CrossEntropy`) change the classification loss only.
+
+def planned_epochs(config, examples):
+    """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`).
+
+    With --meta_every=n, only every n-th step has a meta update. The others cost what a step of
+    cross entropy costs.
+    """
+    del examples
+    total = config.iterations * config.epochs
+    if config.num_synthetic == 0:
+        return {"cross entropy": total}
+    meta = fractions.Fraction(total, config.meta_every)
+    return {"cross entropy": config.baseline_epochs + total - meta, "mlnt": meta}
+
+
+def check(config, examples, network):
+    """Raises UserError if the network cannot be trained with these flags."""
+    del examples
+    check_network(config, network, config.num_synthetic)
+
+
+def check_network(config, network, num_synthetic):
+    """Raises UserError if the network cannot be trained with these flags and this M."""
+    try:
+        feature_extractor(network, config.neighbor_features)
+    except ValueError as error:
+        raise UserError(f"--model={config.model} cannot provide the features of a neighbor search "
+                        f"({error}). Choose another model.") from error
+    try:
+        new_mlnt(config, network, num_synthetic)
+    except ValueError as error:
+        raise UserError(f"--model={config.model} does not fit --fast_weights={config.fast_weights} "
+                        f"and --meta_order={config.meta_order} ({error}). Change one of "
+                        "them.") from error
+
+
+def train(run):
+    """Trains a stage of cross entropy, whose features give the first neighbors, then iterations.
+
+    Without the meta loss (M = 0) no neighbors are needed, and the first iteration is a training
+    with cross entropy itself. There is no warm-up then.
+    """
+    num_synthetic = run.config.num_synthetic
+    if num_synthetic == 0:
+        train_iterations(run, None, num_synthetic)
+        return
+    baseline = cross_entropy.train_stage(run)
+    train_iterations(run, Candidate(baseline, "student"), num_synthetic)
+    warn_if_the_baseline_is_better(baseline, select(candidates(run.stages)))
+
+
+def train_iterations(run, feature_source, num_synthetic):
+    """Trains --iterations iterations. The best network of each is the mentor of the next.
 
     Args:
-      network: a Keras network that maps images [batch, height, width, channels] to logits
-        [batch, classes].
-      num_synthetic: M, the number of synthetic label sets per step. 0 is cross entropy, bit for
-        bit.
-      transfer_ratio: rho/k, the fraction of the batch that takes a neighbor's label.
-      inner_rate: alpha, the step size of the inner gradient step.
-      meta_order: "first" treats the inner gradient as a constant, "full" differentiates through it.
-      fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of
-        the network (see `mlnt_tf.models.surgery.split_network`) or the "head", its last layer. The
-        other layers run once per step instead of M times.
-      meta_every: the number of steps per meta update. The steps in between are cross entropy.
-      synthetic_parallelism: the number of label sets that run side by side. A larger number needs
-        more memory and does not change the result.
-      inner_reduce: has an effect on several replicas only. "global" takes the inner step along the
-        mean of the replicas' gradients, so the result does not depend on their number. With
-        "replica", each replica uses its own gradient, which saves the all-reduces.
-      update_mode: "sequential" computes the classification gradient at the weights after the meta
-        update (the paper), "joint" computes both gradients at the same weights (the released code).
-      mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
-      teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras
-        schedule of the step.
-      seed: int. The synthetic labels are a pure function of (seed, step, m).
+      run: the `Run`.
+      feature_source: the `Candidate` whose features give the first neighbors. None if M = 0.
+      num_synthetic: int, M.
+    """
+    for iteration in range(1, run.config.iterations + 1):
+        stage = run.stage(f"iteration {iteration}")
+        if stage.result is None:
+            train_iteration(stage, iteration, feature_source, num_synthetic)
+        feature_source = Candidate(stage, stage.result["mentor"])
+
+
+def train_iteration(stage, iteration, feature_source, num_synthetic):
+    """Trains one iteration from the initial weights, and stores its result.
+
+    Args:
+      stage: the iteration's `Stage`.
+      iteration: int, counted from 1.
+      feature_source: the `Candidate` of the stage before, whose features give the neighbors. From
+        the second iteration on, it is the mentor as well. None if the first has no meta loss.
+      num_synthetic: int, M.
+    """
+    config, examples = stage.config, stage.examples
+    stage.directory.mkdir(parents=True, exist_ok=True)
+
+    # 1. The best network of the stage before is loaded. It is not trained any further.
+    source_network = None
+    if feature_source:
+        source_network = feature_source.stage.load_best(feature_source.network)
+
+    # 2. Its features give the neighbors whose labels the meta loss transfers.
+    neighbor_arguments, neighbor_report = {}, None
+    if num_synthetic:
+        neighbor_arguments, neighbor_report = find_stage_neighbors(
+            stage, feature_source, source_network)
+
+    # 3. From the second iteration on it is the mentor: its filter selects D', and its predictions
+    # are merged into the teacher's.
+    if iteration == 1:
+        targets, mentor = Targets.given(examples.train), None
+    else:
+        targets, mentor = filter_targets(stage, feature_source, source_network), source_network
+    statistics = report_selection(stage, targets)
+
+    # 4. A new student trains on D for the meta loss and on D' for the classification loss.
+    teacher_weight = schedules.Ramp(config.lambda_max, config.epochs * examples.steps_per_epoch)
+
+    def new_model(student):
+        return new_mlnt(config, student, num_synthetic, mentor=mentor,
+                        teacher_weight=teacher_weight)
+
+    ema_ramps = iteration == 1 or config.ema_ramp == "each"
+    measured = stage.train_model(
+        new_model,
+        batches=iteration_batches(stage, iteration, targets, neighbor_arguments, num_synthetic),
+        ramp_epochs=config.ramp_epochs if ema_ramps else 0,
+        meta=meta_settings(config, examples, iteration))
+
+    # 5. The best network by validation accuracy is the next mentor.
+    stage.finish({"iteration": iteration, "neighbors": neighbor_report, **statistics, **measured,
+                  "mentor": best_network(measured)})
+
+
+def filter_targets(stage, candidate, mentor):
+    """Returns the `Targets` with D', the examples that the mentor's filter selects.
+
+    The mentor's probabilities of the given labels are stored in mentor_probability.npy.
+
+    Args:
+      stage: the `Stage`.
+      candidate: the `Candidate` that the mentor was loaded from.
+      mentor: its network, on every device.
 
     Raises:
-      ValueError: an argument is out of range, the network is not built or cannot be cloned, or
-        `meta_order="full"` is combined with a Keras normalization layer whose second derivative is
-        wrong.
+      UserError: the filter selects no example.
     """
+    config, labels = stage.config, stage.examples.train.labels
 
-    def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2,
-                 meta_order="first", fast_weights="all", meta_every=1, synthetic_parallelism=1,
-                 inner_reduce="global", update_mode="sequential", mentor=None, teacher_weight=0.5,
-                 seed=0, **kwargs):
-        if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
-            raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
-                             f"Received: {num_synthetic=}, {transfer_ratio=}")
-        if meta_every < 1 or synthetic_parallelism < 1:
-            raise ValueError("meta_every and synthetic_parallelism must be at least 1. "
-                             f"Received: {meta_every=}, {synthetic_parallelism=}")
-        _check_choice("meta_order", meta_order, ("first", "full"))
-        _check_choice("fast_weights", fast_weights, ("all", "last_stage", "head"))
-        _check_choice("update_mode", update_mode, ("sequential", "joint"))
-        _check_choice("inner_reduce", inner_reduce, ("global", "replica"))
-        if mentor is network:
-            raise ValueError("The mentor must be a network of its own. "
-                             "Received: the network that is trained")
-        super().__init__(network, **kwargs)
-        self.num_synthetic = num_synthetic
-        self.transfer_ratio = transfer_ratio
-        self.inner_rate = inner_rate
-        self.meta_order = meta_order
-        self.meta_every = meta_every
-        self.synthetic_parallelism = synthetic_parallelism
-        self.inner_reduce = inner_reduce
-        self.update_mode = update_mode
-        self.mentor = mentor
-        self.teacher_weight = teacher_weight
-        self.seed = seed
-        # (body, head), or None if the inner step moves all weights.
-        self.body_and_head = Untracked(None)
-        fast_part = network
-        if fast_weights != "all":
-            self.body_and_head.value = split_network(network, fast_weights)
-            _, fast_part = self.body_and_head.value
-        if meta_order == "full" and num_synthetic:
-            _refuse_broken_second_order(fast_part)
-        if self.replicas > 1 and num_synthetic and meta_every > 1:
-            raise ValueError("meta_every above 1 needs a single device, because replicas cannot "
-                             "synchronize in a branch of the graph. "
-                             f"Received: {meta_every=} with {self.replicas} replicas")
-        self.consistency_metric = keras.metrics.Mean(name="consistency")
+    def compute(scratch):
+        del scratch
+        images = stage.run.training_images()
+        return probability_of_labels(labels, predict.predict_probabilities(mentor, images))
 
-    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0,
-                meta_momentum=0.0, **kwargs):
-        """Configures both updates.
-
-        Args:
-          learning_rate: beta, a number or a Keras schedule of the step.
-          meta_rate: eta, a number or a Keras schedule of the step.
-          momentum, weight_decay: of the classification update. The weight decay is coupled.
-          meta_momentum: of the meta update. 0 is the paper's plain SGD.
-          **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
-        """
-        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay,
-                        **kwargs)
-        self.meta_optimizer = CoupledSGD(meta_rate, momentum=meta_momentum, name="meta_sgd")
-        self.meta_optimizer.build(self.student.trainable_variables)
-
-    @property
-    def teacher_forward_in_step(self):
-        return self.num_synthetic > 0
-
-    def train_step(self, batch):
-        meta_batch, classification_batch = _split_streams(batch)
-        if not self.num_synthetic:
-            return super().train_step(classification_batch)
-        rates = self.rates()
-        is_meta_step = self.step % self.meta_every == 0
-        meta_gradients, consistency = self.meta_gradients_or_zeros(meta_batch, is_meta_step)
-        if self.update_mode == "sequential":
-            self.apply(self.meta_optimizer, meta_gradients)
-        gradients, logits, loss = self.classification_gradients(classification_batch)
-        self.apply(self.optimizer, gradients)
-        if self.update_mode == "joint":
-            # Last, so that the classification update's weight decay uses the old weights.
-            self.apply(self.meta_optimizer, meta_gradients)
-        self.update_teacher(meta_batch["image"], rates["ema_decay"])
-        loss, consistency = self.reduce([loss, consistency])
-        self.consistency_metric.update_state(consistency,
-                                             sample_weight=tf.cast(is_meta_step, tf.float32))
-        logs = self.track(classification_batch, logits, loss, consistency)
-        return {**logs, "consistency": self.consistency_metric.result(), **rates}
-
-    def meta_gradients_or_zeros(self, batch, is_meta_step):
-        """`meta_gradients` in a meta step, otherwise zeros.
-
-        The meta optimizer counts the steps in between as well, so eta's ramp runs over all steps.
-        """
-        if self.meta_every == 1:
-            return self.meta_gradients(batch)
-
-        def zeros():
-            weights = self.student.trainable_variables
-            return [tf.zeros(weight.shape) for weight in weights], tf.constant(0.0)
-
-        return tf.cond(is_meta_step, lambda: self.meta_gradients(batch), zeros)
-
-    def meta_gradients(self, batch):
-        """The meta gradient at the student's weights (eq. 6 and 8).
-
-        Returns:
-          (list of gradients like the student's trainable variables, float32 scalar consistency
-          loss).
-        """
-        step = self.step
-        images = batch["image"]
-        synthetic_labels = self.synthetic_labels(batch, step)
-        targets = self.targets(images, step)
-        algorithm = self.meta_algorithm()
-        jit_compile = self.compiles_parts and not self.synchronized
-        settings = dict(num_synthetic=self.num_synthetic, inner_rate=self.inner_rate,
-                        order=self.meta_order, reduce=algorithm.reduce,
-                        parallelism=algorithm.parallelism)
-        if self.body_and_head.value is None:
-            student = pure_network(self.student, jit_compile=jit_compile)
-            return algorithm.meta_gradient(student.forward, student.weights(), images, targets,
-                                           synthetic_labels, **settings)
-        body, head = self.body_and_head.value
-        body = pure_network(body, jit_compile=jit_compile)
-        head = pure_network(head, jit_compile=jit_compile)
-        gradients, consistency = objective.meta_gradient_through_head(
-            body.forward, head.forward, body.weights(), head.weights(), images, targets,
-            synthetic_labels, gradient_of=algorithm.meta_gradient, **settings)
-        # The student can list its variables in another order than its two parts.
-        by_variable = {id(variable): gradient for variable, gradient
-                       in zip(body.variables + head.variables, gradients)}
-        gradients = [by_variable[id(variable)] for variable in self.student.trainable_variables]
-        return gradients, consistency
-
-    def meta_algorithm(self):
-        """Returns the `MetaAlgorithm` for this number of replicas."""
-        side_by_side = min(self.synthetic_parallelism, self.num_synthetic)
-        is_global = self.inner_reduce == "global"
-        reduce = self.reduce if is_global else _local  # On one replica, `self.reduce` does nothing.
-        if self.replicas > 1 and self.synchronized:
-            # The replicas synchronize in every forward pass, so there can be no loop at all.
-            unrolled = self.num_synthetic + 1
-            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled)
-        if self.replicas > 1 and is_global:
-            # The replicas synchronize between the inner gradients and their use.
-            return MetaAlgorithm(replicated.meta_gradient, reduce, side_by_side)
-        return MetaAlgorithm(objective.meta_gradient, reduce, side_by_side)
-
-    def synthetic_labels(self, batch, step):
-        """Returns the function m -> int32 [batch], the m-th synthetic label set of a step.
-
-        Raises:
-          ValueError: the batch size is not static.
-        """
-        labels = batch["label"]
-        neighbor_labels = batch["neighbor_labels"]
-        if labels.shape[0] is None:
-            raise ValueError("The batches must have a fixed size, for example from "
-                             "batch(…, drop_remainder=True), because rho is a fraction of it. "
-                             f"Received: labels of shape {labels.shape}")
-        count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-
-        def label_set(m):
-            return synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed,
-                                             step=step, m=m, replica=replica,
-                                             replicas=self.replicas)
-
-        return label_set
-
-    @property
-    def synchronized(self):
-        """Whether the replicas synchronize within the network's forward pass."""
-        return any(getattr(layer, "synchronized", False) for layer in nested_layers(self.student))
-
-    def targets(self, images, step):
-        """The target s of the consistency loss, [batch, classes]: the teacher's prediction.
-
-        With a mentor it is merged with the mentor's prediction (eq. 12).
-        """
-        if self.teacher_statistics == "own":
-            logits = self.teacher(images, training=True)  # Updates its own moving statistics.
-        else:
-            fixed = [variable.value for variable in self.teacher.non_trainable_variables]
-            logits, _ = self.teacher.stateless_call(self.teacher.trainable_variables, fixed, images,
-                                                    training=True)
-        targets = tf.nn.softmax(tf.cast(logits, tf.float32))
-        if self.mentor is not None:
-            mentor_logits = self.mentor(images, training=False)
-            mentor_targets = tf.nn.softmax(tf.cast(mentor_logits, tf.float32))
-            teacher_weight = schedules.value_at(self.teacher_weight, step)
-            targets = losses.merge_targets(targets, mentor_targets, teacher_weight)
-        return tf.stop_gradient(targets)
-
-    def rates(self):
-        rates = super().rates()
-        if self.num_synthetic:
-            rates["meta_rate"] = tf.convert_to_tensor(self.meta_optimizer.learning_rate)
-            if self.mentor is not None:
-                rates["lambda"] = schedules.value_at(self.teacher_weight, self.step)
-        return rates
+    probability, _ = artifacts.load_or_compute(
+        stage.directory / "mentor_probability.npy", compute, inputs=candidate.digest)
+    return Targets(labels, selected=select_trusted(probability, config.tau),
+                   selected_by=f"--tau={config.tau}")
 
 
-@dataclasses.dataclass(frozen=True)
-class MetaAlgorithm:
-    """How the meta gradient of a step is computed.
+def report_selection(stage, targets):
+    """Logs how many examples are selected. Returns `filter_statistics` for the stage's result."""
+    examples, train = stage.examples, stage.examples.train
+    selected = targets.selected
+    if selected is None:
+        selected = np.ones(len(train), bool)
+    warn_about_empty_classes(selected, train.labels, examples.class_names,
+                             flag=f"--tau={stage.config.tau}")
+    statistics = filter_statistics(selected, train.labels, train.true_labels)
+    accuracy = ""
+    if examples.realized_rate is not None and statistics["filter_precision"] is not None:
+        accuracy = (f"; {100 * statistics['filter_precision']:.1f} % of their labels are correct "
+                    f"({100 * (1 - examples.realized_rate):.1f} % of all)")
+    logging.info("%s: trains on %d of %d examples%s", stage.name, statistics["kept"], len(train),
+                 accuracy)
+    return statistics
 
-    Attributes:
-      meta_gradient: `objective.meta_gradient`, or `replicated.meta_gradient` with the same
-        arguments.
-      reduce: function that averages a list of inner gradients over the replicas.
-      parallelism: number of label sets that run side by side. Above M there is no loop.
+
+def warn_about_empty_classes(selected, given, class_names, *, flag):
+    """Logs a warning that names every class of which no example is selected.
+
+    Args:
+      selected: bool [n], the selected examples.
+      given: int32 [n], the given labels.
+      class_names: list of str.
+      flag: str, the flag that decides the selection, with its value.
     """
-
-    meta_gradient: typing.Callable
-    reduce: typing.Callable
-    parallelism: int
-
-
-def _split_streams(batch):
-    """Returns (meta batch, classification batch)."""
-    if "meta" in batch:
-        return batch["meta"], batch["classification"]
-    return batch, batch
+    empty = empty_classes(selected, given, len(class_names))
+    if not len(empty):
+        return
+    available = np.bincount(given, minlength=len(class_names))
+    remaining = np.bincount(given[selected], minlength=len(class_names))
+    names = ", ".join(f"{class_names[label]} (0 of {available[label]})" for label in empty)
+    logging.warning("%s leaves no example of %s. Examples per class after the filter: %s. Lower "
+                    "--tau to select more.", flag, names, remaining.tolist())
 
 
-def _local(gradients):
-    """The gradients of this replica, unchanged."""
-    return gradients
+def new_mlnt(config, network, num_synthetic, **kwargs):
+    """Returns the `MLNT` model that the flags ask for.
+
+    Args:
+      config: a Config.
+      network: a Keras network that gives logits.
+      num_synthetic: int, M.
+      **kwargs: further arguments of `MLNT`.
+
+    Raises:
+      ValueError: the network does not fit --fast_weights or --meta_order.
+    """
+    return MLNT(
+        network, num_synthetic=num_synthetic, transfer_ratio=config.transfer_ratio,
+        inner_rate=config.inner_rate, meta_order=config.meta_order,
+        fast_weights=config.fast_weights, meta_every=config.meta_every,
+        synthetic_parallelism=config.synthetic_parallelism, inner_reduce=config.inner_reduce,
+        update_mode=config.update_mode, seed=config.seed, **kwargs)
 
 
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. "
-                         f"Received: {name}={value!r}")
+def iteration_batches(stage, iteration, targets, neighbor_arguments, num_synthetic):
+    """Returns the training batches of an iteration.
+
+    From the second iteration on, a step sees two batches: the meta loss samples all of D, the
+    classification loss only D'.
+
+    Args:
+      stage: the `Stage`.
+      iteration: int, counted from 1.
+      targets: the `Targets` of the classification loss.
+      neighbor_arguments: dict of keyword arguments for `Stage.batches`, see `find_stage_neighbors`.
+      num_synthetic: int, M. Without the meta loss (M = 0) there is only one batch per step.
+
+    Returns:
+      tf.data.Dataset.
+    """
+    epochs = stage.config.epochs
+    search_in_batch = stage.config.neighbor_scope == "batch" and num_synthetic > 0
+
+    def batches_of_all(**arguments):
+        return stage.batches(epochs, whole_batches=search_in_batch, **neighbor_arguments,
+                             **arguments)
+
+    if iteration == 1:
+        return batches_of_all(targets=targets)
+    batches_of_selected = stage.batches(epochs, targets=targets, stream=1)
+    if not num_synthetic:
+        return batches_of_selected
+    return pipeline.two_streams(batches_of_all(), batches_of_selected)
 
 
-def _refuse_broken_second_order(network):
-    for layer in nested_layers(network):
-        if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
-            raise ValueError(
-                "meta_order='full' needs second derivatives, which are wrong in Keras's "
-                f"{type(layer).__name__}: it stops the gradient of the mean. Use "
-                "mlnt_tf.FusedBatchNormalization, channels last, or meta_order='first'. "
-                f"Received: layer {layer.name!r}")
+def meta_settings(config, examples, iteration):
+    """Returns the arguments that `MLNT.compile` adds: the meta learning rate and its momentum.
+
+    The meta learning rate (eta) ramps up in the first iteration only. With
+    --meta_rate_decay=follow it falls together with the learning rate.
+    """
+    shape = config.meta_ramp if iteration == 1 else "none"
+    ramp_steps = round(config.ramp_epochs * examples.steps_per_epoch)
+    rate = schedules.Ramp(config.meta_rate, ramp_steps, shape=shape)
+    if config.meta_rate_decay == "follow":
+        learning_rate = learning_rate_schedule(config, examples.steps_per_epoch, config.epochs)
+        rate = schedules.StepDecay(rate, learning_rate.boundary)
+    return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
+
+
+def warn_if_the_baseline_is_better(baseline, exported):
+    """Logs a warning if cross entropy has a higher validation accuracy than the exported network.
+
+    Args:
+      baseline: the `Stage` of cross entropy.
+      exported: the `Candidate` to export.
+    """
+    simpler = select([Candidate(baseline, "teacher"), Candidate(baseline, "student")])
+    if simpler.validation_accuracy <= exported.validation_accuracy:
+        return
+    name, method = "Cross entropy", "cross_entropy"
+    if simpler.network == "teacher":
+        name, method = "The EMA of cross entropy", "cross_entropy_ema"
+    logging.warning(
+        "%s reaches %.1f %% validation accuracy, but the exported network (%s %s) only %.1f %%. "
+        "Train longer, or use --method=%s.", name, 100 * simpler.validation_accuracy,
+        exported.stage.name, exported.network, 100 * exported.validation_accuracy, method)

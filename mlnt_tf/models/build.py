@@ -7,7 +7,7 @@ import keras
 from mlnt_tf.config import UserError, call_function
 from mlnt_tf.models import applications, pretrained, resnet
 from mlnt_tf.models.efficientnet_lite import efficientnet_lite0
-from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.models.submodels import feature_extractor
 
 PREACT_RESNETS = {f"preact_resnet{depth}": functools.partial(resnet.preact_resnet, depth)
                   for depth in (8, 14, 20, 32)}

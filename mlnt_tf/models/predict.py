@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.models.surgery import feature_extractor
+from mlnt_tf.models.submodels import feature_extractor
 
 IN_MEMORY_BELOW = 2**30  # Bytes of features. Larger ones are memory-mapped.
 
@@ -69,9 +69,9 @@ def predict_batches(network, batches):
 
 
 def iterate_outputs(network, batches):
-    """Yields the network's outputs in evaluation mode, batch by batch: float32 [batch, ...].
+    """Yields the outputs batch by batch, in evaluation mode: float32 [batch, ...].
 
-    The replicas of all workers share each batch. Padding rows, which have id -1, are dropped.
+    With several replicas, they share each batch, and padding rows (id -1) are dropped.
     """
     strategy = network.distribute_strategy
     if strategy.num_replicas_in_sync == 1:

@@ -69,8 +69,9 @@ def _check_features(features, num_neighbors):
         is_bad = ~np.isfinite(features[rows]).all(axis=1)
         num_bad += int(is_bad.sum())
     if num_bad:
-        raise UserError(f"The features of {num_bad} of {len(features)} examples are not finite, "
-                        "because the network that computes them diverged. Lower --learning_rate.")
+        raise UserError(f"Features of {num_bad} of {len(features)} examples are NaN or infinite. "
+                        "If a network computed them, it diverged: lower --learning_rate and choose "
+                        "another --output_dir.")
 
 
 def _new_table(rows, num_neighbors, path):

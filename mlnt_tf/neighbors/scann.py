@@ -106,13 +106,15 @@ def _build_index(scann, features, num_neighbors, num_leaves):
 
 
 def _search(index, features, rows, num_neighbors, searched_leaves):
-    """The neighbors of `rows` (int64 [q]): int32 [q, num_neighbors]."""
+    """Returns the neighbors of `rows` (int64 [q]): int32 [q, num_neighbors].
+
+    Rows that ScaNN leaves incomplete are searched exactly.
+    """
     settings = {}
     if searched_leaves is not None:
         settings["leaves_to_search"] = searched_leaves
     neighbors, distances = index.search_batched_parallel(features[rows], **settings)
     # Leaves with too few rows give fewer columns, or rows that end in zeros with distance NaN.
-    # Exact search replaces those rows.
     has_all_columns = neighbors.shape[1] == num_neighbors + 1
     is_complete = np.isfinite(distances).all(axis=1) & has_all_columns
     table = np.empty([len(rows), num_neighbors], np.int32)

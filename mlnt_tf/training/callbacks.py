@@ -59,7 +59,7 @@ class SaveBest(keras.callbacks.Callback):
         self.save_if_best()
 
     def save_if_best(self):
-        """Saves the network, which has the last epoch's weights, if that epoch is the best yet."""
+        """Saves the network if the last epoch has the highest validation accuracy so far."""
         best_epoch = self.values.index(max(self.values))
         if best_epoch == len(self.values) - 1:
             with atomic.replacing(self.path) as scratch:

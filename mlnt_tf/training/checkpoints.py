@@ -172,8 +172,8 @@ def restore(model, position, arrays, directory):
       UserError: the checkpoint belongs to another class of model or has other variables.
     """
     if position.model != type(model).__name__:
-        raise UserError(f"{directory} holds checkpoints of a {position.model}, and this run trains "
-                        f"a {type(model).__name__}. Choose another --output_dir.")
+        raise UserError(f"{directory} holds checkpoints of {position.model} models, but this run "
+                        f"trains {type(model).__name__} models. Choose another --output_dir.")
     variables = named_variables(model)
     shapes = {name: variable.shape for name, variable in variables.items()}
     if shapes != {name: array.shape for name, array in arrays.items()}:
@@ -217,14 +217,16 @@ class Checkpoints(keras.callbacks.Callback):
         self.received_sigterm = False
 
     @contextlib.contextmanager
-    def watching(self):
-        """Context manager that delays SIGTERM until the end of the step.
+    def defer_sigterm(self):
+        """Context manager in which SIGTERM only sets a flag, so training ends after the step.
+
+        No-op outside the main thread.
 
         Raises:
           Terminated: on exit, if SIGTERM arrived after the last step.
         """
         if threading.current_thread() is not threading.main_thread():
-            yield  # Python allows signal handlers in the main thread only.
+            yield  # Python allows no signal handlers in other threads.
             return
 
         def request_end(*_):

@@ -28,5 +28,7 @@ def learning_rate_schedule(config, steps_per_epoch, epochs):
       epochs: int, number of epochs of the stage. The decay epoch is scaled with it.
     """
     decay = config.decay_epochs
-    boundary = decay and round(decay / config.epochs * epochs * steps_per_epoch)
+    boundary = None
+    if decay is not None:
+        boundary = round(decay / config.epochs * epochs * steps_per_epoch)
     return schedules.StepDecay(config.learning_rate, boundary)

@@ -27,7 +27,7 @@ def read_cifar(builder, split, config, *, column="label"):
     Returns:
       (`Split` with its true labels, the labels of the column as int32 [n], image ids as str [n]).
     """
-    columns = read_all(builder, split, {"image", "label", "id", column}, config)
+    columns = read_all(builder, split, {"image", "label", "id", column})
     labels = columns["label"].astype(np.int32)
     examples = Split(
         ids=np.arange(len(labels)), labels=labels, true_labels=labels,

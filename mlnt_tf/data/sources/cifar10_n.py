@@ -38,7 +38,7 @@ def _check_true_labels(image_ids, labels, config):
     """Raises UserError unless every image has the same true label as in CIFAR-10."""
     builder = prepared_builder(
         "cifar10", config, title="CIFAR-10, which CIFAR-10N is compared with")
-    cifar10 = read_all(builder, "train", ("label", "id"), config)
+    cifar10 = read_all(builder, "train", ("label", "id"))
     label_of_id = dict(zip(cifar10["id"].astype(str), cifar10["label"]))
     wrong = [image_id for image_id, label in zip(image_ids, labels)
              if label_of_id.get(image_id) != label]

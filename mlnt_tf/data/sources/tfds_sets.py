@@ -46,14 +46,13 @@ def prepared_builder(name, config, *, title=None):
     return builder
 
 
-def read_all(builder, split, columns, config):
+def read_all(builder, split, columns):
     """Reads columns of a complete split into memory, files in order.
 
     Args:
       builder: a prepared TFDS builder.
       split: str, the name of the split.
       columns: iterable of str, names of features.
-      config: `Config`.
 
     Returns:
       dict of column to array [n, …]. It also has "tfds_id", bytes [n], the shard and row.
@@ -70,8 +69,8 @@ def read_all(builder, split, columns, config):
                 decoders=tfds.decode.PartialDecoding(dict.fromkeys(columns, True)))
             return _concatenate(dataset.batch(1024, num_parallel_calls=tf.data.AUTOTUNE))
     except Exception as error:  # TFDS raises many types, some of them its own.
-        raise UserError(f"--data_dir={config.data_dir}: {builder.data_path} cannot be read "
-                        f"({_first_line(error)}). Remove it, and add --download.") from error
+        raise UserError(f"{builder.data_path} cannot be read ({_first_line(error)}). If it is "
+                        "damaged, delete this directory and add --download.") from error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def load_function(config):
     source = call_function("dataset", config.dataset, config=config)
     if not isinstance(source, Source):
         raise UserError(f"--dataset={config.dataset} returned {type(source).__name__}, but it must "
-                        "return a mlnt_tf.data.splits.Source.")
+                        "return an mlnt_tf.data.splits.Source.")
     num_classes = len(source.class_names)
     if num_classes < 2:
         raise UserError(f"--dataset={config.dataset} returned {num_classes} class names. Training "

@@ -6,18 +6,9 @@ from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import Section, setting
 from mlnt_tf.config.user_functions import check_name, is_function_name, parse_arguments
 
-# The built-in methods and the modules that implement them; see mlnt_tf/methods/__init__.py.
-METHODS = {
-    "mlnt": "mlnt_tf.methods.iterations",
-    "cross_entropy": "mlnt_tf.methods.cross_entropy",
-    "cross_entropy_ema": "mlnt_tf.methods.cross_entropy_ema",
-    "cross_entropy_iterative": "mlnt_tf.methods.cross_entropy_iterative",
-    "forward": "mlnt_tf.methods.forward",
-    "joint_optimization": "mlnt_tf.methods.joint_optimization",
-    "cnn_crf": "mlnt_tf.methods.cnn_crf",
-    "elr": "mlnt_tf.methods.elr",
-    "gce": "mlnt_tf.methods.gce",
-}
+# The built-in methods. Each is a module of this name in mlnt_tf/methods.
+METHODS = ("mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "forward",
+           "joint_optimization", "cnn_crf", "elr", "gce")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +21,8 @@ class RunSettings(Section):
         "", "Arguments of a method given as package.module:function: key=value,key=value. Values "
         "are Python literals or text.")
     epochs: int = setting(
-        30, "Number of epochs, of each iteration if the method has iterations.", minimum=1)
+        30, "Number of epochs. Methods with iterations train this many in each iteration.",
+        minimum=1)
     steps_per_epoch: int = setting(
         0, "Number of steps per epoch; 0 means one pass over the training examples.", minimum=0)
     batch_size: int = setting(128, "k: number of examples in a global batch.", minimum=1)

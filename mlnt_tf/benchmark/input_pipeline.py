@@ -70,11 +70,11 @@ def measure(batch_size, *, repeats):
     medians = {name: np.median(pairs, axis=0).tolist() for name, pairs in rates.items()}
     rows = []
     for name, (per_second, per_core_second) in medians.items():
-        share = None
+        fraction = None
         if name not in (IN_DATASET, IN_BATCH):
-            share = per_core_second / medians[DECODER][1]
+            fraction = per_core_second / medians[DECODER][1]
         rows.append({"input": name, "images_per_second": per_second,
-                     "images_per_core_second": per_core_second, "share_of_decoder": share})
+                     "images_per_core_second": per_core_second, "share_of_decoder": fraction})
     return rows
 
 
@@ -111,9 +111,10 @@ def measure_step(config, rows, *, repeats):
 
 def cells(row):
     """Returns a row of `measure` as text, in the order of HEADINGS."""
-    share = row["share_of_decoder"]
+    fraction = row["share_of_decoder"]
     return (row["input"], f"{row['images_per_second']:.0f}",
-            f"{row['images_per_core_second']:.0f}", "" if share is None else f"{share:.2f}")
+            f"{row['images_per_core_second']:.0f}",
+            "" if fraction is None else f"{fraction:.2f}")
 
 
 def step_cells(row):
@@ -172,16 +173,19 @@ def file_images(encoded, count, root, *, stored):
     return storage.FileImages(np.resize(np.array(names, "S"), count), root=str(root), size=stored)
 
 
-def record_images(encoded, count, root, *, stored, shard=10_000):
-    """Returns `count` images in TFRecord shards of `shard` images. Existing shards are reused.
+def record_images(encoded, count, root, *, stored, images_per_shard=10_000):
+    """Writes `count` images to TFRecord files and returns them as `RecordImages`.
+
+    Existing files are reused.
 
     Args:
       encoded, count, root, stored: as for `file_images`.
-      shard: int, the number of images of each file.
+      images_per_shard: int, the number of images in each file.
     """
-    num_shards = -(-count // shard)
+    num_shards = -(-count // images_per_shard)
     paths = [root / f"{len(encoded[0])}_{number:04d}" for number in range(num_shards)]
-    lengths = [min(shard, count - shard * number) for number in range(num_shards)]
+    lengths = [min(images_per_shard, count - images_per_shard * number)
+               for number in range(num_shards)]
     for number, (path, length) in enumerate(zip(paths, lengths)):
         if path.exists():
             continue
@@ -244,9 +248,9 @@ def bare_decoder(encoded, batch_size, steps):
 def search_seconds():
     """Returns the seconds of the neighbor search over CIFAR10 x FEATURES."""
     features = np.random.default_rng(0).normal(size=[CIFAR10, FEATURES]).astype(np.float32)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     find_neighbors(features, num_neighbors=NEIGHBORS)
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 def batch_search_seconds(batch_size, repeats):
@@ -260,7 +264,7 @@ def batch_search_seconds(batch_size, repeats):
     search(features, ids, labels)
     seconds = []
     for _ in range(max(repeats, 5)):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         search(features, ids, labels)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start_time)
     return statistics.median(seconds)

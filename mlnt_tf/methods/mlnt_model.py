@@ -1,0 +1,308 @@
+"""The Keras model of MLNT: a meta update before each classification update (algorithm 1).
+
+`mlnt_tf.methods.mlnt` trains it with a warm-up and iterations.
+"""
+
+import dataclasses
+import typing
+
+import keras
+import tensorflow as tf
+
+from mlnt_tf import losses
+from mlnt_tf.meta import objective, replicated, synthetic
+from mlnt_tf.meta.pure_network import pure_network
+from mlnt_tf.methods.cross_entropy import CrossEntropy
+from mlnt_tf.models.submodels import split_network
+from mlnt_tf.training import schedules
+from mlnt_tf.training.keras_internals import nested_layers
+from mlnt_tf.training.optimizers import CoupledSGD
+from mlnt_tf.training.student_teacher import Untracked
+
+SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
+                       keras.layers.GroupNormalization)
+
+
+class MLNT(CrossEntropy):
+    """Meta-Learning based Noise-Tolerant training of a Keras network (Li et al., CVPR 2019).
+
+    A batch is {"image", "label", "neighbor_labels"}: image float [batch, height, width, channels],
+    label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed as
+    {"meta": batch, "classification": batch}: the meta update samples all of the data, the
+    classification update only the selected examples (section 3.3). "weight" and "probabilities"
+    (see `CrossEntropy`) change the classification loss only.
+
+    Args:
+      network: a Keras network that maps images [batch, height, width, channels] to logits
+        [batch, classes].
+      num_synthetic: M, the number of synthetic label sets per step. 0 is cross entropy, bit for
+        bit.
+      transfer_ratio: rho/k, the fraction of the batch that takes a neighbor's label.
+      inner_rate: alpha, the step size of the inner gradient step.
+      meta_order: "first" treats the inner gradient as a constant, "full" differentiates through it.
+      fast_weights: the weights that the inner step moves: "all" (the paper), the "last_stage" of
+        the network (see `mlnt_tf.models.submodels.split_network`) or the "head", its last layer.
+        The other layers run once per step instead of M times.
+      meta_every: the number of steps per meta update. The steps in between are cross entropy.
+      synthetic_parallelism: the number of label sets that run side by side. A larger number needs
+        more memory and does not change the result.
+      inner_reduce: has an effect on several replicas only. "global" takes the inner step along the
+        mean of the replicas' gradients, so the result does not depend on their number. With
+        "replica", each replica uses its own gradient, which saves the all-reduces.
+      update_mode: "sequential" computes the classification gradient at the weights after the meta
+        update (the paper), "joint" computes both gradients at the same weights (the released code).
+      mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
+      teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras
+        schedule of the step.
+      seed: int. The synthetic labels are a pure function of (seed, step, m).
+
+    Raises:
+      ValueError: an argument is out of range, the network is not built or cannot be cloned, or
+        `meta_order="full"` is combined with a Keras normalization layer whose second derivative is
+        wrong.
+    """
+
+    def __init__(self, network, *, num_synthetic=10, transfer_ratio=0.5, inner_rate=0.2,
+                 meta_order="first", fast_weights="all", meta_every=1, synthetic_parallelism=1,
+                 inner_reduce="global", update_mode="sequential", mentor=None, teacher_weight=0.5,
+                 seed=0, **kwargs):
+        if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
+            raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
+                             f"Received: {num_synthetic=}, {transfer_ratio=}")
+        if meta_every < 1 or synthetic_parallelism < 1:
+            raise ValueError("meta_every and synthetic_parallelism must be at least 1. "
+                             f"Received: {meta_every=}, {synthetic_parallelism=}")
+        _check_choice("meta_order", meta_order, ("first", "full"))
+        _check_choice("fast_weights", fast_weights, ("all", "last_stage", "head"))
+        _check_choice("update_mode", update_mode, ("sequential", "joint"))
+        _check_choice("inner_reduce", inner_reduce, ("global", "replica"))
+        if mentor is network:
+            raise ValueError("The mentor must be a network of its own. "
+                             "Received: the network that is trained")
+        super().__init__(network, **kwargs)
+        self.num_synthetic = num_synthetic
+        self.transfer_ratio = transfer_ratio
+        self.inner_rate = inner_rate
+        self.meta_order = meta_order
+        self.meta_every = meta_every
+        self.synthetic_parallelism = synthetic_parallelism
+        self.inner_reduce = inner_reduce
+        self.update_mode = update_mode
+        self.mentor = mentor
+        self.teacher_weight = teacher_weight
+        self.seed = seed
+        body_and_head, fast_part = None, network
+        if fast_weights != "all":
+            body_and_head = split_network(network, fast_weights)
+            _, fast_part = body_and_head
+        # None if the inner step moves all weights. The two parts share the student's weights, which
+        # Keras would count twice if it tracked them.
+        self.body_and_head = Untracked(body_and_head)
+        if meta_order == "full" and num_synthetic:
+            _refuse_broken_second_order(fast_part)
+        if self.replicas > 1 and num_synthetic and meta_every > 1:
+            raise ValueError("meta_every above 1 needs a single device, because replicas cannot "
+                             "synchronize in a branch of the graph. "
+                             f"Received: {meta_every=} with {self.replicas} replicas")
+        self.consistency_metric = keras.metrics.Mean(name="consistency")
+
+    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0,
+                meta_momentum=0.0, **kwargs):
+        """Configures both updates.
+
+        Args:
+          learning_rate: beta, a number or a Keras schedule of the step.
+          meta_rate: eta, a number or a Keras schedule of the step.
+          momentum, weight_decay: of the classification update. The weight decay is coupled.
+          meta_momentum: of the meta update. 0 is the paper's plain SGD.
+          **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
+        """
+        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay,
+                        **kwargs)
+        self.meta_optimizer = CoupledSGD(meta_rate, momentum=meta_momentum, name="meta_sgd")
+        self.meta_optimizer.build(self.student.trainable_variables)
+
+    @property
+    def teacher_forward_in_step(self):
+        return self.num_synthetic > 0
+
+    def train_step(self, batch):
+        meta_batch, classification_batch = _split_streams(batch)
+        if not self.num_synthetic:
+            return super().train_step(classification_batch)
+        rates = self.rates()
+        is_meta_step = self.step % self.meta_every == 0
+        meta_gradients, consistency = self.meta_gradients_or_zeros(meta_batch, is_meta_step)
+        if self.update_mode == "sequential":
+            self.apply(self.meta_optimizer, meta_gradients)
+        gradients, logits, loss = self.classification_gradients(classification_batch)
+        self.apply(self.optimizer, gradients)
+        if self.update_mode == "joint":
+            # Last, so that the classification update's weight decay uses the old weights.
+            self.apply(self.meta_optimizer, meta_gradients)
+        self.update_teacher(meta_batch["image"], rates["ema_decay"])
+        loss, consistency = self.reduce([loss, consistency])
+        self.consistency_metric.update_state(consistency,
+                                             sample_weight=tf.cast(is_meta_step, tf.float32))
+        logs = self.track(classification_batch, logits, loss, consistency)
+        return {**logs, "consistency": self.consistency_metric.result(), **rates}
+
+    def meta_gradients_or_zeros(self, batch, is_meta_step):
+        """`meta_gradients` in a meta step, otherwise zeros.
+
+        The meta optimizer counts the steps in between as well, so eta's ramp runs over all steps.
+        """
+        if self.meta_every == 1:
+            return self.meta_gradients(batch)
+
+        def zeros():
+            weights = self.student.trainable_variables
+            return [tf.zeros(weight.shape) for weight in weights], tf.constant(0.0)
+
+        return tf.cond(is_meta_step, lambda: self.meta_gradients(batch), zeros)
+
+    def meta_gradients(self, batch):
+        """The meta gradient at the student's weights (eq. 6 and 8).
+
+        Returns:
+          (list of gradients like the student's trainable variables, float32 scalar consistency
+          loss).
+        """
+        step = self.step
+        images = batch["image"]
+        synthetic_labels = self.synthetic_labels(batch, step)
+        targets = self.targets(images, step)
+        algorithm = self.meta_algorithm()
+        # XLA cannot compile a forward pass in which replicas synchronize.
+        jit_compile = self.compiles_parts and not self.synchronized
+        settings = dict(num_synthetic=self.num_synthetic, inner_rate=self.inner_rate,
+                        order=self.meta_order, reduce=algorithm.reduce,
+                        parallelism=min(self.synthetic_parallelism, self.num_synthetic))
+        if algorithm.unrolled:
+            settings["unrolled"] = True
+        if self.body_and_head.value is None:
+            student = pure_network(self.student, jit_compile=jit_compile)
+            return algorithm.meta_gradient(student.forward, student.weights(), images, targets,
+                                           synthetic_labels, **settings)
+        body, head = self.body_and_head.value
+        body = pure_network(body, jit_compile=jit_compile)
+        head = pure_network(head, jit_compile=jit_compile)
+        gradients, consistency = objective.meta_gradient_through_head(
+            body.forward, head.forward, body.weights(), head.weights(), images, targets,
+            synthetic_labels, gradient_of=algorithm.meta_gradient, **settings)
+        # The student can list its variables in another order than its two parts.
+        by_variable = {id(variable): gradient for variable, gradient
+                       in zip(body.variables + head.variables, gradients)}
+        gradients = [by_variable[id(variable)] for variable in self.student.trainable_variables]
+        return gradients, consistency
+
+    def meta_algorithm(self):
+        """Returns the `MetaAlgorithm` for this number of replicas."""
+        is_global = self.inner_reduce == "global"
+        reduce = self.reduce if is_global else _local  # On one replica, `self.reduce` does nothing.
+        if self.replicas > 1 and self.synchronized:
+            # The replicas synchronize in every forward pass, so there can be no loop at all.
+            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled=True)
+        if self.replicas > 1 and is_global:
+            # The replicas synchronize between the inner gradients and their use.
+            return MetaAlgorithm(replicated.meta_gradient, reduce)
+        return MetaAlgorithm(objective.meta_gradient, reduce)
+
+    def synthetic_labels(self, batch, step):
+        """Returns the function m -> int32 [batch], the m-th synthetic label set of a step.
+
+        Raises:
+          ValueError: the batch size is not static.
+        """
+        labels = batch["label"]
+        neighbor_labels = batch["neighbor_labels"]
+        if labels.shape[0] is None:
+            raise ValueError("The batches must have a fixed size, for example from "
+                             "batch(…, drop_remainder=True), because rho is a fraction of it. "
+                             f"Received: labels of shape {labels.shape}")
+        count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+        def label_set(m):
+            return synthetic.transfer_labels(labels, neighbor_labels, count, seed=self.seed,
+                                             step=step, m=m, replica=replica,
+                                             replicas=self.replicas)
+
+        return label_set
+
+    @property
+    def synchronized(self):
+        """Whether the replicas synchronize within the network's forward pass."""
+        return any(getattr(layer, "synchronized", False) for layer in nested_layers(self.student))
+
+    def targets(self, images, step):
+        """The target s of the consistency loss, [batch, classes]: the teacher's prediction.
+
+        With a mentor it is merged with the mentor's prediction (eq. 12).
+        """
+        if self.teacher_statistics == "own":
+            logits = self.teacher(images, training=True)  # Updates its own moving statistics.
+        else:
+            fixed = [variable.value for variable in self.teacher.non_trainable_variables]
+            logits, _ = self.teacher.stateless_call(self.teacher.trainable_variables, fixed, images,
+                                                    training=True)
+        targets = tf.nn.softmax(tf.cast(logits, tf.float32))
+        if self.mentor is not None:
+            mentor_logits = self.mentor(images, training=False)
+            mentor_targets = tf.nn.softmax(tf.cast(mentor_logits, tf.float32))
+            teacher_weight = schedules.value_at(self.teacher_weight, step)
+            targets = losses.merge_targets(targets, mentor_targets, teacher_weight)
+        return tf.stop_gradient(targets)
+
+    def rates(self):
+        rates = super().rates()
+        if self.num_synthetic:
+            rates["meta_rate"] = tf.convert_to_tensor(self.meta_optimizer.learning_rate)
+            if self.mentor is not None:
+                rates["lambda"] = schedules.value_at(self.teacher_weight, self.step)
+        return rates
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaAlgorithm:
+    """How the meta gradient of a step is computed.
+
+    Attributes:
+      meta_gradient: `objective.meta_gradient`, or `replicated.meta_gradient` with the same
+        arguments.
+      reduce: function that averages a list of inner gradients over the replicas.
+      unrolled: whether the graph is repeated M times instead of looping. Only
+        `objective.meta_gradient` takes it.
+    """
+
+    meta_gradient: typing.Callable
+    reduce: typing.Callable
+    unrolled: bool = False
+
+
+def _split_streams(batch):
+    """Returns (meta batch, classification batch)."""
+    if "meta" in batch:
+        return batch["meta"], batch["classification"]
+    return batch, batch
+
+
+def _local(gradients):
+    """The gradients of this replica, unchanged."""
+    return gradients
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. "
+                         f"Received: {name}={value!r}")
+
+
+def _refuse_broken_second_order(network):
+    for layer in nested_layers(network):
+        if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
+            raise ValueError(
+                "meta_order='full' needs second derivatives, which are wrong in Keras's "
+                f"{type(layer).__name__}: it stops the gradient of the mean. Use "
+                "mlnt_tf.FusedBatchNormalization, channels last, or meta_order='first'. "
+                f"Received: layer {layer.name!r}")
