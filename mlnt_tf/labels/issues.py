@@ -10,8 +10,7 @@ import numpy as np
 
 from mlnt_tf.labels import confusion
 from mlnt_tf.labels.probe import fit_probe
-from mlnt_tf.labels.validation import (check_features, check_labels,
-                                       check_labels_and_probabilities)
+from mlnt_tf.labels.validation import check_features, check_labels, check_labels_and_probabilities
 
 PROBE_NEIGHBORS = 20
 POSTERIOR_NEIGHBORS = 50
