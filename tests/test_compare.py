@@ -22,7 +22,8 @@ TINY = ["--width=4", "--epochs=1", "--pretrain_epochs=1", "--iterations=1", "--n
 def new_results(best, last=.5):
     """Returns the contents of a results.json."""
     return {"best_accuracy": best, "last_accuracy": last, "curve": {"validation": [.1, best]},
-            "seconds": 7.0, "stages": [{"teacher": {"test_at_best": best, "test_last": last}}],
+            "exported": "iteration_1 student", "test_accuracy": best, "seconds": 7.0,
+            "stages": [{"teacher": {"test_at_best": best, "test_last": last}}],
             "peak_memory_mb": 600.0, "dataset": "digits", "versions": {"keras": "3.15.1"}}
 
 
@@ -206,7 +207,8 @@ def test_report_only_without_a_grid_is_refused(tmp_path, capsys):
 
 def test_damaged_results_count_as_not_finished(tmp_path):
     assert compare(tmp_path) == 0
-    (tmp_path / "mlnt/symmetric_0.5/seed_0/results.json").write_text("{}")
+    earlier = {"stages": [], "exported": "iteration_1 student", "test_accuracy": .8}
+    (tmp_path / "mlnt/symmetric_0.5/seed_0/results.json").write_text(json.dumps(earlier))
     (tmp_path / "mlnt/symmetric_0.5/seed_1/results.json").write_text("{")
     assert compare(tmp_path, "--report_only") == 1
     table = (tmp_path / "table.md").read_text()

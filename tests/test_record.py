@@ -1,6 +1,7 @@
 """The identity of a run: its resolved settings are recorded, and a resumed run adopts them."""
 
 import json
+import pathlib
 
 import keras
 import pytest
@@ -51,6 +52,18 @@ def test_value_that_differs_from_the_recorded_one_is_refused(begin):
     message = "--precision=mixed_bfloat16 there, --precision=float32 here"
     with pytest.raises(UserError, match=message):
         record.find_recorded(Config(output_dir=output_dir, precision="float32"))
+
+
+def test_refusal_of_another_run_says_whether_it_has_trained(begin):
+    output_dir = begin()
+    other = Config(output_dir=output_dir, epochs=7)
+    with pytest.raises(UserError, match="has not trained a single epoch: delete it"):
+        record.find_recorded(other)
+    checkpoints = pathlib.Path(output_dir) / "iteration_1/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "1").write_text("")
+    with pytest.raises(UserError, match=r"here\). Choose another directory"):
+        record.find_recorded(other)
 
 
 def test_recorded_value_that_cannot_run_here_is_refused_with_both_values(begin, monkeypatch):

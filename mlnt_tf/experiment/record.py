@@ -37,12 +37,21 @@ def find_recorded(config):
     # An earlier version recorded "auto". It then agrees with whatever this machine chooses.
     different = flags.differing(adopt(recorded, config), adopt(config, recorded))
     if different:
+        remedy = "Choose another directory."
+        if not _is_trained(output_dir):
+            remedy = "It has not trained a single epoch: delete it, or choose another directory."
         raise UserError(f"--output_dir={output_dir} holds another run ({'; '.join(different)}). "
-                        "Choose another directory.")
+                        f"{remedy}")
     if config.resume == "never":
         raise UserError(f"--output_dir={output_dir} already holds this run, and --resume=never. "
                         "Choose another directory, or use --resume=auto.")
     return recorded
+
+
+def _is_trained(output_dir):
+    """Returns whether a stage of the run has a checkpoint or a result."""
+    return any(next(output_dir.glob(pattern), None)
+               for pattern in ("results.json", "*/result.json", "*/checkpoints/*"))
 
 
 def _read_flags(output_dir):
