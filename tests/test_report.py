@@ -88,7 +88,7 @@ def test_missing_or_broken_results_are_refused_in_one_line(tmp_path, capsys, con
 
 def test_command_without_runs_is_refused(capsys):
     assert report.main(["report"]) == 2
-    assert "No run is given" in capsys.readouterr().err
+    assert "arguments are required: RUN" in capsys.readouterr().err
 
 
 def test_runs_of_different_data_are_not_averaged():
