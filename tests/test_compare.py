@@ -5,6 +5,7 @@ Most runs are invented: `FakeTraining` writes their results.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -216,11 +217,17 @@ def test_damaged_results_count_as_not_finished(tmp_path):
     assert "| mlnt | symmetric | 0.5 | none | none | none | none | 0 of 2" in table
 
 
-def test_runs_with_other_flags_are_not_mixed_in(tmp_path):
+@pytest.mark.parametrize("arguments", [["--report_only"], []])
+def test_runs_with_other_flags_are_refused_and_the_page_stays(tmp_path, capsys, arguments):
     assert compare(tmp_path) == 0
-    assert compare(tmp_path, "--report_only", "--epochs=3") == 1
-    table = (tmp_path / "table.md").read_text()
-    assert "holds another run (--epochs=30 there, --epochs=3 here)" in table
+    page, table = ((tmp_path / name).read_bytes() for name in ("index.html", "table.md"))
+    training = FakeTraining()
+    assert compare(tmp_path, *arguments, "--epochs=3", start=training) == 2
+    error = capsys.readouterr().err
+    assert "holds another run (--epochs=30 there, --epochs=3 here)" in error
+    assert training.started == []
+    assert (tmp_path / "index.html").read_bytes() == page
+    assert (tmp_path / "table.md").read_bytes() == table
 
 
 def test_jobs_limits_the_number_of_simultaneous_runs(tmp_path):
@@ -303,17 +310,18 @@ def test_file_in_place_of_a_directory_is_refused_in_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
-def test_real_grid_reports_an_occupied_directory_and_runs_the_rest(tmp_path, capfd):
+def test_foreign_files_in_the_directory_of_a_run_are_refused(tmp_path, capsys):
     occupied = tmp_path / "cross_entropy/symmetric_0.5/seed_1"
     occupied.mkdir(parents=True)
     (occupied / "thesis.tex").write_text("mine")
-    assert compare(tmp_path, *TINY, "--jobs=2", start=command.start) == 1
-    output = capfd.readouterr().out
-    reason = "do not belong to a run of mlnt_tf"
-    assert "cross_entropy, symmetric noise 0.5, seed 1:  failed: " in output
-    assert reason in output
-    assert reason in occupied.with_name("seed_1.log").read_text()
+    training = FakeTraining()
+    assert compare(tmp_path, start=training) == 2
+    assert "seed_1 holds files that do not belong to a run" in capsys.readouterr().err
+    assert training.started == []
 
+
+def test_real_grid_averages_its_seeds_and_resumes(tmp_path, capfd):
+    assert compare(tmp_path, *TINY, "--jobs=2", start=command.start) == 0
     paths = [tmp_path / f"mlnt/symmetric_0.5/seed_{seed}/results.json" for seed in (0, 1)]
     first, second = (json.loads(path.read_text())["best_accuracy"] for path in paths)
     cell = f"{50 * (first + second):.1f} ± {50 * abs(first - second):.1f}"
@@ -321,7 +329,8 @@ def test_real_grid_reports_an_occupied_directory_and_runs_the_rest(tmp_path, cap
     assert (tmp_path / "epochs_symmetric_0.5.png").stat().st_size > 1000
 
     before = paths[0].stat().st_mtime_ns
-    (occupied / "thesis.tex").unlink()
+    shutil.rmtree(paths[1].parent)
+    capfd.readouterr()
     assert compare(tmp_path, *TINY, start=command.start) == 0
     assert paths[0].stat().st_mtime_ns == before
     assert capfd.readouterr().out.count("finished before") == 3

@@ -200,11 +200,16 @@ def compare(argv, start):
 
     Returns:
       (list of `summary.Outcome`, pathlib.Path of the grid).
+
+    Raises:
+      UserError: a flag is wrong, or --output_dir holds runs with other flags.
     """
     mlnt_tf.check_keras_backend()
     options, passed_on = grid.parse(argv)
     cells = grid.cells(options, passed_on)
     output_dir = pathlib.Path(options.output_dir)
+    for cell in cells:  # Before anything is written: a page of runs with other flags is kept.
+        cell.check_directory()
     if not options.report_only:
         run(cells, output_dir, jobs=options.jobs, start=start)
     elif not output_dir.is_dir():

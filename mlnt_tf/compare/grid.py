@@ -50,6 +50,13 @@ class Cell(summary.GridPoint):
         """Path of the file that holds the run's output."""
         return self.directory.with_name(self.directory.name + ".log")
 
+    def check_directory(self):
+        """Raises UserError if the directory of the run holds a run with other flags."""
+        try:
+            record.find_recorded(self.config)
+        except UserError as error:
+            raise UserError(f"{error} Or move away only this run of the grid.") from error
+
     def outcome(self):
         """Returns a `summary.Outcome`: the results, or the reason why there are none."""
         results, failure = self._read_results()
@@ -63,7 +70,7 @@ class Cell(summary.GridPoint):
         try:
             results = record.finished_results(self.config)
         except UserError as error:
-            return None, f"{error} Or move away only this run of the grid."
+            return None, str(error)
         missing = [key for key in summary.KEYS if results is not None and key not in results]
         if missing:
             return None, (f"{path} lacks {', '.join(missing)}, like that of an earlier version. "
