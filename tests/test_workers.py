@@ -36,7 +36,7 @@ def start_workers(log_dir, output_dir):
 
 
 def read_results(output_dir):
-    """Returns results.json without times. The launch script gives one flag more than the command."""
+    """Returns results.json without times and flags: the launch script gives one more flag."""
     results = kill.without_seconds(json.loads((output_dir / "results.json").read_text()))
     return {key: value for key, value in results.items() if key != "explicit_flags"}
 
