@@ -116,6 +116,7 @@ def test_step_row_has_all_columns_and_can_be_written_as_json():
     json.dumps(row)
 
 
+@pytest.mark.slow
 def test_input_is_compared_with_decoder_and_step(monkeypatch):
     monkeypatch.setattr(input_pipeline, "CIFAR10", 600)
     monkeypatch.setattr(input_pipeline, "STEPS", (1, 2))

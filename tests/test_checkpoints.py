@@ -115,6 +115,7 @@ def test_sigterm_saves_at_the_current_step(uninterrupted, tmp_path, hook, count,
     assert_resumes_like(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_resume_after_kill_between_checkpoint_and_best_network(uninterrupted, tmp_path,
                                                                monkeypatch):
     monkeypatch.setattr(callbacks.SaveBest, "on_epoch_end", lambda *_: interrupt(None))
@@ -251,6 +252,7 @@ def run_train_command(output_dir, *flags):
                        f"--output_dir={output_dir}", *flags])
 
 
+@pytest.mark.slow
 def test_train_command_resumes_after_sigterm_with_identical_files(tmp_path, monkeypatch, capsys):
     def terminate_in_second_epoch(self, batch, logs=None):
         if batch == 1 and self.epoch == 1:
@@ -278,6 +280,7 @@ def test_full_disk_ends_the_train_command_with_one_line(tmp_path, capsys, monkey
     assert "No space left on device" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_resume_after_kill_gives_identical_files():
     """A short form of `python tests/kill.py --kills=20`."""
     command = [sys.executable, pathlib.Path(kill.__file__), "--kills=2", "--longest=3",

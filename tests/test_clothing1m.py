@@ -226,6 +226,7 @@ def test_prepare_refuses_too_many_bad_images(release, tmp_path, capsys):
     assert len(load(shards).train) == 11
 
 
+@pytest.mark.slow
 def test_clothing_mini_config_trains_on_shards_and_exports(
         release_and_shards, tmp_path, monkeypatch):
     release, shards = release_and_shards

@@ -320,6 +320,7 @@ def test_foreign_files_in_the_directory_of_a_run_are_refused(tmp_path, capsys):
     assert training.started == []
 
 
+@pytest.mark.slow
 def test_real_grid_averages_its_seeds_and_resumes(tmp_path, capfd):
     assert compare(tmp_path, *TINY, "--jobs=2", start=command.start) == 0
     paths = [tmp_path / f"mlnt/symmetric_0.5/seed_{seed}/results.json" for seed in (0, 1)]

@@ -15,6 +15,7 @@ from mlnt_tf.training import callbacks
 
 import kill
 
+pytestmark = pytest.mark.slow
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=3",
         "--precision=float32", "--iterations=2", "--tau=0.05", "--num_clean_labels=20",
         "--joint_start_epoch=1"]

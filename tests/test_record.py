@@ -86,6 +86,7 @@ def test_recorded_flags_contain_no_auto_of_the_machine(tmp_path):
     assert "seed" not in results["explicit_flags"]
 
 
+@pytest.mark.slow
 def test_resume_on_another_machine_gives_identical_weights(tmp_path, monkeypatch):
     """The run begins on a machine with bfloat16 and resumes on one without."""
     def stop(*_):

@@ -169,6 +169,7 @@ def test_resume_never_refuses_the_directory_of_a_run(finished, capsys):
     assert "--resume=never" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_recorded_flags_repeat_the_run(finished, tmp_path):
     flagfile = f"--flagfile={finished}/flags.txt"
     assert train.main(["train", flagfile, f"--output_dir={tmp_path / 'again'}"]) == 0
@@ -179,6 +180,7 @@ def test_recorded_flags_repeat_the_run(finished, tmp_path):
     assert again == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     "iteration_2/neighbors.npy", "iteration_2/mentor_probability.npy", "results.json"])
 def test_damaged_artifact_is_computed_again_with_a_warning(finished, tmp_path, caplog, name):
@@ -195,6 +197,7 @@ def test_damaged_artifact_is_computed_again_with_a_warning(finished, tmp_path, c
     assert kill.without_seconds(actual) == kill.without_seconds(expected)
 
 
+@pytest.mark.slow
 def test_resume_does_not_repeat_finished_stages(finished, tmp_path):
     output_dir = tmp_path / "run"
     shutil.copytree(finished, output_dir)
@@ -208,6 +211,7 @@ def test_resume_does_not_repeat_finished_stages(finished, tmp_path):
     assert actual["test_accuracy"] == expected["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_options_of_the_paper_train_together(tmp_path):
     flags = ["--neighbor_scope=batch", "--neighbor_features=logits", "--meta_order=full",
              "--update_mode=joint", "--augment", "--validation_labels=noisy",
@@ -224,6 +228,7 @@ def test_options_of_the_paper_train_together(tmp_path):
     assert not list(output_dir.glob("*/neighbors.npy"))
 
 
+@pytest.mark.slow
 def test_run_without_synthetic_labels_has_no_warm_up(tmp_path):
     assert run("--num_synthetic=0", f"--output_dir={tmp_path / 'run'}") == 0
     stages = read_results(tmp_path / "run")["stages"]
@@ -291,6 +296,7 @@ def test_non_finite_loss_stops_the_run_in_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_run_restores_the_dtype_policy(tmp_path):
     before = keras.config.dtype_policy().name
     flags = ["--precision=mixed_bfloat16", "--method=cross_entropy", "--epochs=1"]
@@ -315,6 +321,7 @@ def test_another_keras_backend_is_refused_in_one_line():
     assert process.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_cifar10_trains_on_real_images(cifar10_dir, tmp_path):
     assert run("--dataset=cifar10", f"--data_dir={cifar10_dir}", "--model=preact_resnet8",
                "--augment", "--neighbor_scope=batch", "--iterations=1",

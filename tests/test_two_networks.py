@@ -13,6 +13,7 @@ from mlnt_tf.training import callbacks
 
 import kill
 
+pytestmark = pytest.mark.slow
 TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "--steps_per_epoch=3",
         "--precision=float32", "--checkpoint_every=1", f"--method={__name__}:train_coteaching"]
 KEEP = "--method_args=keep=0.5"

@@ -13,6 +13,7 @@ import pytest
 import kill
 import tiny
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = ("--train_examples=256", "--batch_size=32", "--width=4", "--num_synthetic=1",
         "--iterations=1", "--epochs=2", "--pretrain_epochs=1", "--precision=float32")
