@@ -194,11 +194,11 @@ class TestPackage:
         assert pretrained.converted_weights(RECORD)["a/kernel"].all()
         assert "cannot be cached" in caplog.text
 
-    def test_the_cache_is_where_the_user_wants_it(self, fresh_cache, monkeypatch):
+    def test_the_cache_is_where_the_user_wants_it(self, fresh_cache, tmp_path, monkeypatch):
         assert cache.directory() == fresh_cache
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setenv("HOME", "/home/someone")
-        assert str(cache.directory()) == "/home/someone/.cache/mlnt_tf"
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cache.directory() == tmp_path / ".cache/mlnt_tf"
 
 
 @pytest.mark.parametrize("settings, message", [
