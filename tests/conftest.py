@@ -12,11 +12,12 @@ DATA = pathlib.Path(os.environ.get("MLNT_TEST_DATA", "~/tensorflow_datasets")).e
 
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true",
-                     help="skip the tests that need a complete training")
+                     help="skip the slow tests, such as complete trainings")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: needs a complete training; --fast leaves it out")
+    config.addinivalue_line("markers", "slow: needs a complete training, several processes or a whole data "
+                            "set; --fast leaves it out")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -109,6 +109,7 @@ def test_every_kind_of_product_can_be_run_alone():
     assert arithmetic.seconds_alone(counts, repeats=1) > 0
 
 
+@pytest.mark.slow
 def test_step_row_has_all_columns_and_can_be_written_as_json():
     row = step.measure(Config(num_synthetic=2, **SMALL), repeats=1)
     assert STEP_KEYS <= set(row)

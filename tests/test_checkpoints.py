@@ -125,6 +125,7 @@ def test_resume_after_kill_between_checkpoint_and_best_network(uninterrupted, tm
     assert_resumes_like(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_resume_with_several_steps_per_execution_gives_identical_weights(tmp_path):
     expected, expected_history = train_in(tmp_path / "uninterrupted", steps_per_execution=2)
     with pytest.raises(KeyboardInterrupt):
@@ -173,6 +174,7 @@ def test_damaged_checkpoint_is_deleted_and_the_previous_one_used(uninterrupted, 
     assert_resumes_like(uninterrupted, tmp_path)
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_earlier_checkpoints_intact(uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_in(tmp_path, callback=CallAfter("on_train_batch_end", 7, interrupt), every=3)
@@ -270,6 +272,7 @@ def test_train_command_resumes_after_sigterm_with_identical_files(tmp_path, monk
         "cross_entropy/train": [0, 1], "cross_entropy/validation": [0, 1]}
 
 
+@pytest.mark.slow
 def test_full_disk_ends_the_train_command_with_one_line(tmp_path, capsys, monkeypatch):
     def write(*_):
         raise OSError(28, "No space left on device")

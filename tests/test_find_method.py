@@ -147,6 +147,7 @@ def test_failing_method_ends_the_command_in_one_line(module, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_users_method_trains_under_noise_of_a_file(module, tmp_path):
     """The file's name ends like a kind of noise with a rate, but the results report no rate."""
     matrix = tmp_path / "my_symmetric"

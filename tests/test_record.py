@@ -74,6 +74,7 @@ def test_recorded_value_that_cannot_run_here_is_refused_with_both_values(begin, 
         runner.plan_run(Config(output_dir=output_dir))
 
 
+@pytest.mark.slow
 def test_recorded_flags_contain_no_auto_of_the_machine(tmp_path):
     output_dir = tmp_path / "run"
     assert train.main(["train", *TINY, f"--output_dir={output_dir}"]) == 0

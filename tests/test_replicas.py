@@ -24,6 +24,7 @@ from mlnt_tf.meta import objective, replicated, synthetic
 import replicas
 import tiny
 
+pytestmark = pytest.mark.slow
 MIRRORED = ("first_sync", "full", "several_steps", "joint")  # Cases on two devices of a process.
 WORKERS = ("first",)  # Cases on two workers.
 STEPS = 4

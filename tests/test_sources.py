@@ -64,6 +64,7 @@ def test_subset_larger_than_split_is_refused(digits):
         splits.subset(digits.train, 1498, seed=0)
 
 
+@pytest.mark.slow
 def test_cifar10_is_complete(cifar10_dir):
     source = load_cifar10(cifar10_dir)
     assert (len(source.train), len(source.test)) == (50_000, 10_000)

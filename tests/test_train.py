@@ -282,6 +282,7 @@ def test_directory_with_other_files_is_refused_and_unchanged(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_filter_that_selects_nothing_stops_the_run(tmp_path, capsys):
     assert run("--tau=0.9999", f"--output_dir={tmp_path / 'run'}") == 2
     assert "--tau=0.9999" in capsys.readouterr().err
