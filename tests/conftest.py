@@ -16,8 +16,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: needs a complete training, several processes or a whole data "
-                            "set; --fast leaves it out")
+    config.addinivalue_line("markers", "slow: needs a complete training, several processes or a "
+                            "whole data set; --fast leaves it out")
 
 
 def pytest_collection_modifyitems(config, items):
