@@ -119,7 +119,8 @@ def plan_run(config):
         if not different:
             raise
         raise UserError(f"--output_dir={config.output_dir} holds a run begun with "
-                        f"{', '.join(different)}, which cannot run here: {error}") from error
+                        f"{', '.join(different)}, and these settings cannot run here: "
+                        f"{error}") from error
 
 
 def compare_workers(config, devices):
@@ -172,8 +173,8 @@ def finish(this_run, method):
     unfinished = [stage.name for stage in this_run.stages if stage.result is None]
     if not this_run.stages or unfinished:
         reason = f"left the stage {unfinished[0]!r} unfinished" if unfinished else "opened no stage"
-        raise UserError(f"--method={this_run.config.method} {reason}. Call "
-                        "run.stage(name).train(...) for each stage.")
+        raise UserError(f"--method={this_run.config.method} {reason}. In its "
+                        "function `train`, call run.stage(name).train(...) for each stage.")
     best = select(method.candidates(this_run.stages))
     export.export_saved_model(
         best.stage.load_best(best.network, distributed=False), this_run.path / "saved_model",

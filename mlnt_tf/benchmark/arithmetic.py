@@ -132,9 +132,7 @@ def flops(counts):
 
 
 def seconds_alone(counts, *, repeats=5):
-    """Returns the time that the products take one after another, without anything in between.
-
-    Each product is timed alone, and the times are summed.
+    """Returns the summed time of the counted convolutions and matrix products, each timed alone.
 
     Args:
       counts: Counter of `Product`.

@@ -142,7 +142,7 @@ def symmetric_matrix(num_classes, diagonal):
 
 
 def half_shrunk(matrix):
-    """Returns the mean of T and the symmetric matrix with the same mean diagonal.
+    """Returns the mean of T and the matrix of symmetric noise with the same mean diagonal.
 
     A confident joint of few examples has rows with large sampling errors, and zeros that would
     forbid a pair of classes. Shrinkage halves the first and removes the second.

@@ -39,7 +39,7 @@ class Projection:
     components: np.ndarray
 
     def standardize(self, features):
-        """Returns float32 [n, features], each feature with mean 0 and deviation 1 in training."""
+        """Returns float32 [n, features], scaled to mean 0 and deviation 1 on the training set."""
         return (check_features(features) - self.mean) / self.deviation
 
     def project(self, standardized):

@@ -42,9 +42,9 @@ class Method:
       train: function of an `experiment.run.Run`.
       check: function of (config, examples, network) that raises UserError, or None.
       candidates: function of the list of finished stages. Returns a list of `Candidate`.
-      planned_epochs: function of (config, examples). Returns the number of epochs by the kind of
-        their steps, "cross entropy" or "mlnt", because the two kinds differ in cost. The numbers
-        may be fractions.
+      planned_epochs: function of (config, examples). Returns a dict from the kind of step, "cross
+        entropy" or "mlnt", to the number of epochs of such steps, which may be a fraction. The two
+        kinds differ in cost.
     """
 
     train: typing.Callable

@@ -137,7 +137,9 @@ BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
 
 
 def convert_efficientnet_lite0(tensors):
-    """Converts the state dict of the `efficientnet_lite_pytorch` package, whose layout B0 shares.
+    """Converts a state dict of the `efficientnet_lite_pytorch` package to weights of this network.
+
+    The blocks of EfficientNet-Lite0 are those of EfficientNet-B0, and are numbered alike.
 
     Args:
       tensors: dict from str to array.

@@ -70,7 +70,8 @@ def _check_features(features, num_neighbors):
         num_bad += int(is_bad.sum())
     if num_bad:
         raise UserError(f"Features of {num_bad} of {len(features)} examples are NaN or infinite. "
-                        "If a network computed them, it diverged: lower --learning_rate and choose "
+                        "If the features are your own, correct them. If a network computed them, "
+                        "its training diverged: train again with a lower --learning_rate and "
                         "another --output_dir.")
 
 

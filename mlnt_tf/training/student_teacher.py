@@ -152,7 +152,7 @@ class StudentTeacher(DistributedModel):
                                trainable=False, aggregation="only_first_replica")
 
     def rows(self, table, batch):
-        """Reads a table's rows of the batch's examples, given by "position": [batch, columns]."""
+        """Returns the table's rows at `batch["position"]`, [batch, columns]."""
         return tf.gather(table.value, batch["position"])
 
     def write_rows(self, table, batch, values):
