@@ -2,7 +2,7 @@
 # Creates the environment and runs the tests, two at a time.
 #
 #   bash launch/test.sh            all tests
-#   bash launch/test.sh --fast     everything that needs no complete training, in a few minutes
+#   bash launch/test.sh --fast     without the slow tests, such as complete trainings: minutes
 #   bash launch/test.sh -k filter  other arguments go to pytest; paths start at the repository
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

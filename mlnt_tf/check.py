@@ -91,9 +91,9 @@ def print_issues(rows, directory, seconds):
           f"({seconds:.0f} s). Of data without wrong labels, 7 to 11 % are flagged too.")
     known = [row for row in rows if row["true_label"] != ""]
     if known:
-        wrong = [row["given_label"] != row["true_label"] for row in known]
-        hits = sum(wrong[:sum(row["is_label_issue"] for row in known)])
-        print(f"true labels are known: {sum(wrong)} of {len(known)} labels are wrong, and {hits} "
+        wrong = [row for row in known if row["given_label"] != row["true_label"]]
+        hits = sum(row["is_label_issue"] for row in wrong)
+        print(f"true labels are known: {len(wrong)} of {len(known)} labels are wrong, and {hits} "
               "of them are among the flagged ones")
     width = max(len(str(row["record"])) for row in rows[:MAX_ISSUES])
     for row in rows[:MAX_ISSUES]:

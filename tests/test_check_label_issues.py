@@ -131,6 +131,18 @@ def test_mistakes_give_one_line(folder, tmp_path, capsys, flags, message):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_flagged_wrong_labels_are_counted_in_every_split(tmp_path, capsys):
+    """Each split has its own threshold, so flagged labels need not come first."""
+    rows = [{"record": "x", "split": split, "given_label": 0, "true_label": true,
+             "given_class": "bird", "suggested_class": "cat", "label_score": score,
+             "is_label_issue": flagged}
+            for split, true, score, flagged in [("train", 1, .1, True), ("test", 0, .2, False),
+                                                ("train", 1, .3, True), ("test", 1, .4, False)]]
+    check.print_issues(rows, tmp_path, 1.0)
+    output = capsys.readouterr().out
+    assert "3 of 4 labels are wrong, and 2 of them are among the flagged ones" in output
+
+
 def test_features_without_label_issues_are_refused(capsys):
     assert check.main(["check", "--features=x.npy"]) == 2
     assert "Add --label_issues" in capsys.readouterr().err
