@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data.images import storage
-from mlnt_tf.data.sources import load_source
+from mlnt_tf.data.sources import Survey, load_source, survey
 from mlnt_tf.data.sources.tfds_sets import quiet_tfds
 
 COUNT = 100
@@ -189,3 +189,19 @@ def test_images_are_resized_to_image_size(tmp_path):
     store_mine(tmp_path, train=TRUE)
     source = load(tmp_path, dataset="tfds:mine", image_size=16)
     assert source.train.images.shape == (16, 16, 3)
+
+
+def test_survey_decodes_a_few_records_if_sizes_differ(tmp_path):
+    images = [PIXELS[0], PIXELS[1, :20, :16], PIXELS[2, :20, :16]]
+    features = tfds.features.FeaturesDict(
+        {"image": tfds.features.Image(shape=(None, None, 3)), "label": LABEL})
+    dataset = tf.data.Dataset.from_generator(
+        lambda: ({"image": image, "label": 1} for image in images),
+        output_signature={"image": tf.TensorSpec([None, None, 3], tf.uint8),
+                          "label": tf.TensorSpec([], tf.int64)})
+    with quiet_tfds():
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name="mine", version="1.0.0", features=features, data_dir=str(tmp_path),
+            split_datasets={"train": dataset})
+    expected = Survey(3, 10, height=20, width=16, channels=3)
+    assert survey(Config(dataset="tfds:mine", data_dir=str(tmp_path))) == expected

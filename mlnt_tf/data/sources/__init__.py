@@ -2,6 +2,7 @@
 
 from mlnt_tf.data.sources import cifar10, cifar10_n, clothing1m, csv_table, folder, tfds_sets
 from mlnt_tf.data.sources.digits import load_digits
+from mlnt_tf.data.sources.surveys import Survey, survey
 from mlnt_tf.data.sources.user_function import load_function
 
 LOADERS = {

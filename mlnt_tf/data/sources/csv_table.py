@@ -32,6 +32,18 @@ def load_csv(config):
     Raises:
       UserError: the table cannot be read, or has a mistake; see also `build_source`.
     """
+    return build_source(config, *list_table(config))
+
+
+def list_table(config):
+    """Reads the table at --data_dir, without reading the images.
+
+    Returns:
+      (root, class names, listings), the arguments of `build_source`.
+
+    Raises:
+      UserError: the table cannot be read, or has a mistake.
+    """
     table = pathlib.Path(config.data_dir)
     if not config.data_dir or not table.is_file():
         raise UserError(f"--data_dir={config.data_dir} is not a file, but --dataset=csv needs a "
@@ -56,7 +68,7 @@ def load_csv(config):
         split = _parse_split(table, row)
         listed.setdefault(split, []).append((path, labels[row.label], true_label))
     listings = {split: Listing.from_rows(files) for split, files in listed.items()}
-    return build_source(config, root, class_names, listings)
+    return root, class_names, listings
 
 
 def _read_rows(table, columns):

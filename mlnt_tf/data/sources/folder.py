@@ -17,6 +17,18 @@ def load_folder(config):
     Raises:
       UserError: the tree has another layout or cannot be read; see also `build_source`.
     """
+    return build_source(config, *list_folder(config))
+
+
+def list_folder(config):
+    """Lists the image files of a directory tree, without reading them.
+
+    Returns:
+      (root, class names, listings), the arguments of `build_source`.
+
+    Raises:
+      UserError: the tree has another layout or cannot be read.
+    """
     root = data_directory(config)
     directories = _split_directories(root)
     classes = sorted({entry for directory in directories.values()
@@ -30,7 +42,7 @@ def load_folder(config):
         rows = _list_images(root, directory, classes)
         if rows:
             listings[split] = Listing.from_rows(rows)
-    return build_source(config, root, tuple(classes), listings)
+    return root, tuple(classes), listings
 
 
 def _subdirectories(directory):

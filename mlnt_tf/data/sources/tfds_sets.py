@@ -107,8 +107,7 @@ def source_from_builder(builder, config, *, true_label=None, record=None, added_
       UserError: the data set is not an image classification data set, or cannot be read.
     """
     features = builder.info.features
-    image, label = builder.info.supervised_keys or ("image", "label")
-    _check_features(builder, image, label, config)
+    image, label = image_and_label(builder, config)
     size = config.resized or features[image].shape[:2]
     if None in size:
         raise UserError(f"--dataset={config.dataset} has images of different sizes. Choose one "
@@ -131,10 +130,15 @@ def source_from_builder(builder, config, *, true_label=None, record=None, added_
     return Source(tuple(features[label].names), **splits)
 
 
-def _check_features(builder, image, label, config):
-    """Raises UserError unless the data set has an image and a class label, in TFRecord files."""
+def image_and_label(builder, config):
+    """Returns the names of the features that hold the image and the label.
+
+    Raises:
+      UserError: the data set has no image or no class label, or is not stored in TFRecord files.
+    """
     import tensorflow_datasets as tfds
 
+    image, label = builder.info.supervised_keys or ("image", "label")
     features = dict(builder.info.features)
     if not (isinstance(features.get(image), tfds.features.Image)
             and isinstance(features.get(label), tfds.features.ClassLabel)):
@@ -144,6 +148,31 @@ def _check_features(builder, image, label, config):
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(f"--dataset={config.dataset} is stored as {builder.info.file_format.value}."
                         " Prepare it with the file format tfrecord.")
+    return image, label
+
+
+def first_encoded_images(builder, image, count):
+    """Returns the first encoded images of the training split: list of bytes.
+
+    Args:
+      builder: a prepared TFDS builder.
+      image: str, the feature that holds the image.
+      count: int, the number of images.
+
+    Raises:
+      UserError: the files cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    parse = functools.partial(builder.info.features.deserialize_example,
+                              decoders={image: tfds.decode.SkipDecoding()})
+    files = [str(path) for path in builder.info.splits["train"].filepaths]
+    try:
+        records = tf.data.TFRecordDataset(files).take(count)
+        return [parse(serialized)[image].numpy() for serialized in records]
+    except tf.errors.OpError as error:
+        raise UserError(f"{builder.data_path}: the shards of train cannot be read "
+                        f"({_first_line(error)}). Prepare the data set again.") from error
 
 
 def _stored_splits(builder, added_to_train):
