@@ -14,9 +14,8 @@ from mlnt_tf.meta import objective, replicated, synthetic
 from mlnt_tf.meta.pure_network import pure_network
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models.submodels import split_network
-from mlnt_tf.training import schedules
+from mlnt_tf.training import optimizer_arguments, schedules
 from mlnt_tf.training.keras_internals import nested_layers
-from mlnt_tf.training.optimizers import CoupledSGD
 from mlnt_tf.training.student_teacher import Untracked
 
 SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
@@ -106,20 +105,23 @@ class MLNT(CrossEntropy):
                              f"Received: {meta_every=} with {self.replicas} replicas")
         self.consistency_metric = keras.metrics.Mean(name="consistency")
 
-    def compile(self, *, learning_rate, meta_rate=0.4, momentum=0.9, weight_decay=0.0,
-                meta_momentum=0.0, **kwargs):
+    def compile(self, optimizer=None, *, meta_optimizer=None, meta_rate=None, meta_momentum=None,
+                **kwargs):
         """Configures both updates.
 
         Args:
-          learning_rate: beta, a number or a Keras schedule of the step.
-          meta_rate: eta, a number or a Keras schedule of the step.
-          momentum, weight_decay: of the classification update. The weight decay is coupled.
-          meta_momentum: of the meta update. 0 is the paper's plain SGD.
-          **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
+          optimizer: of the classification update, see `CrossEntropy.compile`.
+          meta_optimizer: of the meta update: a number or a Keras schedule, which is eta of plain
+            SGD, or any Keras optimizer or its name. It excludes the next two arguments.
+          meta_rate: eta, a number or a Keras schedule of the step. 0.4 by default.
+          meta_momentum: of the meta update. The default 0 is the paper's plain SGD.
+          **kwargs: further arguments of `CrossEntropy.compile`, for example learning_rate,
+            momentum, weight_decay and jit_compile.
         """
-        super().compile(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay,
-                        **kwargs)
-        self.meta_optimizer = CoupledSGD(meta_rate, momentum=meta_momentum, name="meta_sgd")
+        meta_optimizer = optimizer_arguments.meta_optimizer(
+            meta_optimizer, meta_rate=meta_rate, meta_momentum=meta_momentum)
+        super().compile(optimizer, **kwargs)
+        self.meta_optimizer = meta_optimizer
         self.meta_optimizer.build(self.student.trainable_variables)
 
     @property

@@ -6,7 +6,7 @@ import tensorflow as tf
 from mlnt_tf import losses
 from mlnt_tf.training.callbacks import accuracy_name
 from mlnt_tf.training.keras_internals import DistributedModel
-from mlnt_tf.training.optimizers import CoupledSGD
+from mlnt_tf.training.optimizer_arguments import classification_optimizer
 
 
 class Untracked:
@@ -89,16 +89,20 @@ class StudentTeacher(DistributedModel):
         # Keras refuses new tracked metrics by then if the model has been called before.
         return [*super().metrics, *self._validation_metrics.value.values()]
 
-    def compile(self, *, learning_rate, momentum=0.9, weight_decay=0.0, **kwargs):
+    def compile(self, optimizer=None, *, learning_rate=None, momentum=None, weight_decay=None,
+                **kwargs):
         """Configures the classification update (paper eq. 9).
 
         Args:
+          optimizer: any Keras optimizer, or its name. It excludes the next three arguments, which
+            describe `mlnt_tf.CoupledSGD`.
           learning_rate: beta, a number or a Keras schedule of the step.
-          momentum: of the velocity, in PyTorch's form.
-          weight_decay: coefficient of the coupled weight decay.
+          momentum: of the velocity, in PyTorch's form. 0.9 by default.
+          weight_decay: coefficient of the coupled weight decay. 0 by default.
           **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
         """
-        optimizer = CoupledSGD(learning_rate, momentum=momentum, coupled_decay=weight_decay)
+        optimizer = classification_optimizer(
+            optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
         optimizer.build(self.trained_variables)
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
