@@ -14,6 +14,7 @@ from mlnt_tf.experiment.run import open_run
 from mlnt_tf.experiment.select import select
 from mlnt_tf.hardware import planning, precision
 from mlnt_tf.hardware.devices import lost_worker, open_devices
+from mlnt_tf.models import applications
 from mlnt_tf.serving import export
 
 # Errors of a file system that the user can fix before resuming.
@@ -153,6 +154,11 @@ def check_network(config, examples, method):
       UserError: the network cannot be built, or cannot be trained with these flags.
     """
     network = examples.new_network(config)
+    has_own_weights = ":" in config.model and not applications.is_application(config.model)
+    has_random_weights = config.pretrained_weights == "none" and not has_own_weights
+    if config.freeze != "none" and has_random_weights:
+        logging.warning("--freeze=%s freezes random weights, because --pretrained_weights=none.",
+                        config.freeze)
     if method.check:
         method.check(config, examples, network)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import PathFormat, Section, setting
 from mlnt_tf.config.user_functions import check_name
 
@@ -26,6 +27,21 @@ class NetworkSettings(Section):
         "that the published weights of --model expect, or mean_image if it has none.",
         choices=NORMALIZATIONS)
     width: int = setting(32, "Number of channels in the first stage.", minimum=1)
+    freeze: str = setting(
+        "none", "Layers that keep their initial weights: none, body (all but the last layer) or "
+        "until:LAYER (from the input to the layer of that name). Their batch norm uses its moving "
+        "statistics. Dropout stays active.")
+    freeze_batch_norm: bool = setting(
+        False, "Batch norm of all layers uses its moving statistics in training and does not "
+        "update them. Scale and offset are trained, unless --freeze freezes them.")
 
     def check(self):
         check_name("model", self.model, (*MODELS, "resnet50"), prefix="keras:")
+        names_layer = self.freeze.startswith("until:") and self.freeze != "until:"
+        if self.freeze not in ("none", "body") and not names_layer:
+            raise UserError(f"--freeze={self.freeze} is not known. Choose none, body or "
+                            "until:LAYER.")
+        if self.sync_batch_norm and (self.freeze_batch_norm or self.freeze == "body"):
+            flag = "--freeze_batch_norm" if self.freeze_batch_norm else "--freeze=body"
+            raise UserError(f"--sync_batch_norm has no effect with {flag}, which leaves no batch "
+                            "statistics to synchronize. Omit one of them.")

@@ -10,6 +10,7 @@ from mlnt_tf.data import noise, pipeline, splits, transforms
 from mlnt_tf.data.sources import load_source
 from mlnt_tf.models import build
 from mlnt_tf.models.normalization import SCALINGS, Scaling
+from mlnt_tf.models.submodels import freeze_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +48,15 @@ class Examples:
         return noise.realized_rate(self.train.true_labels, self.train.labels)
 
     def new_network(self, config):
-        """Returns the network with its initial weights. They are the same for every call."""
-        return build.build_network(
+        """Returns the network with its initial weights, which are the same for every call.
+
+        The layers that --freeze names are frozen.
+        """
+        network = build.build_network(
             config.model, width=config.width, input_shape=self.preprocess.shape,
             num_classes=len(self.class_names), seed=config.seed,
             pretrained_weights=config.pretrained_weights)
+        return freeze_layers(network, config.freeze, batch_norm=config.freeze_batch_norm)
 
     def batches(self, split, config, *, multiple=1):
         """Returns a split in order and without augmentation; see `evaluation_batches`."""

@@ -15,7 +15,19 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     those of all replicas, and second derivatives are right in this case too. The fused kernel
     serves inputs of rank 2 or 4 with the channels last. Other inputs, masks, renorm and float64
     use Keras's code.
+
+    Args:
+      freeze_statistics: bool. If True, the layer normalizes by its moving statistics in training
+        too, and never updates them. Its scale and offset are still trained.
+      **kwargs: the arguments of `keras.layers.BatchNormalization`.
     """
+
+    def __init__(self, *, freeze_statistics=False, **kwargs):
+        super().__init__(**kwargs)
+        self.freeze_statistics = freeze_statistics
+
+    def get_config(self):
+        return {**super().get_config(), "freeze_statistics": self.freeze_statistics}
 
     def add_weight(self, *args, trainable=True, **kwargs):
         if not trainable:
@@ -32,9 +44,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return rank in (2, 4) and self.axis in (-1, rank - 1)
 
     def call(self, inputs, training=None, mask=None):
+        training = bool(training) and self.trainable and not self.freeze_statistics
         if not self.fused or mask is not None:
             return super().call(inputs, training=training, mask=mask)
-        training = bool(training) and self.trainable
         if training and self.synchronized:
             if tf.distribute.get_strategy().num_replicas_in_sync > 1:
                 return self._normalize_over_replicas(tf.cast(inputs, tf.float32))
@@ -87,7 +99,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return tf.cast((inputs - mean) * scale + offset, self.compute_dtype)
 
 
-def fuse_batch_norm(network, *, synchronized=False):
+def fuse_batch_norm(network, *, synchronized=False, freeze_statistics=False):
     """Copies a network and replaces Keras's batch normalization by `FusedBatchNormalization`.
 
     Networks of `keras.applications` and nested networks are converted too. A layer that the fused
@@ -96,6 +108,7 @@ def fuse_batch_norm(network, *, synchronized=False):
     Args:
       network: a built functional or sequential model. It is not changed.
       synchronized: bool, whether batch statistics are those of all replicas.
+      freeze_statistics: bool, whether the layers always use their moving statistics.
 
     Returns:
       A model of the same kind with the same names and results. It has its own copy of the weights.
@@ -108,8 +121,11 @@ def fuse_batch_norm(network, *, synchronized=False):
         if layer_class is keras.layers.BatchNormalization:
             layer_class = FusedBatchNormalization
         settings = layer.get_config()
-        if synchronized and issubclass(layer_class, keras.layers.BatchNormalization):
-            settings["synchronized"] = True
+        if issubclass(layer_class, keras.layers.BatchNormalization):
+            if synchronized:
+                settings["synchronized"] = True
+            if freeze_statistics:
+                settings["freeze_statistics"] = True
         return layer_class.from_config(settings)
 
     try:

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mlnt_tf import losses
 from mlnt_tf.training.callbacks import accuracy_name
-from mlnt_tf.training.keras_internals import DistributedModel
+from mlnt_tf.training.keras_internals import DistributedModel, nested_layers
 from mlnt_tf.training.optimizer_arguments import classification_optimizer
 
 
@@ -51,8 +51,8 @@ class StudentTeacher(DistributedModel):
                              f"Received: {type(network).__name__}") from error
         if not self.teacher.built:
             self.teacher.build(network.input_shape)
-        # The teacher stays trainable: in a frozen network, Keras's batch normalization would use
-        # moving statistics.
+        # The teacher's layers are trainable like the student's: in a frozen layer, Keras's batch
+        # normalization would use moving statistics.
         self.teacher.set_weights(network.get_weights())
         self.decay_start = self._add_scalar("ema_decay_start", initializer="ones")
         self.decay_end = self._add_scalar("ema_decay_end", initializer="ones")
@@ -198,9 +198,9 @@ class StudentTeacher(DistributedModel):
             averages = list(teacher.trainable_variables)
             sources = list(student.trainable_variables)
             if self.teacher_statistics == "averaged":
-                averages += floating(teacher.non_trainable_variables)
-                sources += floating(student.non_trainable_variables)
-            elif teacher.non_trainable_variables and not self.teacher_forward_in_step:
+                averages += floating(changing_statistics(teacher))
+                sources += floating(changing_statistics(student))
+            elif changing_statistics(teacher) and not self.teacher_forward_in_step:
                 teacher(images, training=True)  # Updates the teacher's own moving statistics.
             for average, source in zip(averages, sources):
                 average.assign(decay * average + (1.0 - decay) * source)
@@ -268,6 +268,17 @@ class StudentTeacher(DistributedModel):
         context = tf.distribute.get_replica_context()
         table = context.all_gather(tf.stack(columns, axis=1), axis=0)
         return tf.unstack(table, num=len(columns), axis=1)
+
+
+def changing_statistics(network):
+    """Returns the non-trainable variables that a training pass may change, such as moving averages.
+
+    Those of frozen layers stay as they are. An average of them would only add rounding errors.
+    """
+    fixed = {id(variable) for layer in nested_layers(network)
+             if not layer.trainable or getattr(layer, "freeze_statistics", False)
+             for variable in layer.variables}
+    return [variable for variable in network.non_trainable_variables if id(variable) not in fixed]
 
 
 def floating(variables):
