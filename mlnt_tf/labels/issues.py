@@ -8,7 +8,7 @@ of the true label. H is not a calibrated probability.
 
 import numpy as np
 
-from mlnt_tf.labels import confusion
+from mlnt_tf.labels import confusion, structure
 from mlnt_tf.labels.probe import fit_probe
 from mlnt_tf.labels.validation import check_features, check_labels, check_labels_and_probabilities
 
@@ -18,7 +18,7 @@ SIMILARITIES_AT_ONCE = 2**25  # 128 MB of float32, and some copies.
 
 
 def find_label_issues(labels, probabilities=None, features=None, *, num_classes=None, probe=None,
-                      seed=0):
+                      neighbors=None, groups=None, seed=0):
     """Scores every given label, suggests another one, and flags the most suspicious.
 
     The inputs select the recipe:
@@ -38,6 +38,10 @@ def find_label_issues(labels, probabilities=None, features=None, *, num_classes=
       num_classes: int; by default the columns of `probabilities`, or the largest label plus 1.
       probe: Probe that predicts instead of one fitted on all rows, for example one fitted on the
         training images alone. Only with features and without probabilities.
+      neighbors: (rows, similarities) as `nearest_by_cosine` returns them, to search only once.
+        Replaces the features if probabilities are given. Not with a probe.
+      groups: [n], such as the names of splits. T and the share of flagged labels are estimated for
+        each group, because its labels may come from another place. By default all are one group.
       seed: int, seed of the probe.
 
     Returns:
@@ -59,9 +63,16 @@ def find_label_issues(labels, probabilities=None, features=None, *, num_classes=
     if features is not None:
         features = check_features(features, labels)
     if probabilities is None:
-        return _issues_by_probe(labels, features, num_classes, probe, seed)
+        num_classes = num_classes or int(labels.max()) + 1
+        probe = probe or fit_probe(features, labels, num_classes, seed=seed)
+        probabilities = probe.probabilities(features)
+        neighbors = nearest_by_cosine(probe.projection.standardize(features), PROBE_NEIGHBORS)
+        return issues_of_predictions(labels, probabilities, neighbors, groups=groups,
+                                     is_corrected=True)
     labels, probabilities = check_labels_and_probabilities(labels, probabilities)
-    return _issues_by_posterior(labels, probabilities, features)
+    if neighbors is None and features is not None:
+        neighbors = nearest_by_cosine(features, POSTERIOR_NEIGHBORS)
+    return issues_of_predictions(labels, probabilities, neighbors, groups=groups)
 
 
 def _check_sources(probabilities, features, probe, num_classes):
@@ -78,29 +89,42 @@ def _check_sources(probabilities, features, probe, num_classes):
                              f"num_classes={num_classes}, probabilities={_shape(probabilities)}")
 
 
-def _issues_by_probe(labels, features, num_classes, probe, seed):
-    if probe is None:
-        num_classes = num_classes or int(labels.max()) + 1
-        probe = fit_probe(features, labels, num_classes, seed=seed)
-    probabilities = probe.probabilities(features)
-    matrix = confusion.estimate_by_confident_joint(labels, probabilities)
-    standardized = probe.projection.standardize(features)
-    neighbors, similarities = nearest_by_cosine(standardized, PROBE_NEIGHBORS)
-    smoothed = smooth_over_neighbors(probabilities, neighbors)
-    return (_columns(labels, probabilities, smoothed, matrix)
-            | _neighbor_columns(labels, neighbors, similarities))
+def issues_of_predictions(labels, probabilities, neighbors=None, *, groups=None,
+                          is_corrected=False):
+    """Scores given labels from predictions and neighbors; see `find_label_issues`.
 
+    Args:
+      labels: int [n], given labels.
+      probabilities: float [n, classes].
+      neighbors: (rows, similarities) of `nearest_by_cosine`, or None.
+      groups: see `find_label_issues`.
+      is_corrected: bool, whether the predictions are those of the noise-corrected probe. T is then
+        estimated from them and adapted to the noise by `structure.matrix_for_score`. Otherwise T
+        is estimated from M, because predictions of a network may be overfitted to wrong labels.
 
-def _issues_by_posterior(labels, probabilities, features):
-    if features is None:
-        smoothed, unknown = probabilities, np.full(len(labels), np.nan)
-        neighbor_columns = {"neighbor_agreement": unknown, "outlier_score": unknown.copy()}
-    else:
-        neighbors, similarities = nearest_by_cosine(features, POSTERIOR_NEIGHBORS)
-        smoothed = smooth_over_neighbors(probabilities, neighbors)
-        neighbor_columns = _neighbor_columns(labels, neighbors, similarities)
-    matrix = confusion.estimate_by_confident_joint(labels, smoothed)
-    return _columns(labels, probabilities, smoothed, matrix) | neighbor_columns
+    Returns:
+      dict of arrays, the columns of `find_label_issues`.
+    """
+    smoothed, unknown = probabilities, np.full(len(labels), np.nan)
+    columns = {"neighbor_agreement": unknown, "outlier_score": unknown.copy()}
+    if neighbors is not None:
+        smoothed = smooth_over_neighbors(probabilities, neighbors[0])
+        columns = {"neighbor_agreement": neighbor_agreement(labels, neighbors[0]),
+                   "outlier_score": outlier_score(neighbors[1])}
+    groups = np.zeros(len(labels), int) if groups is None else np.asarray(groups)
+    found = None
+    for group in np.unique(groups):
+        rows = groups == group
+        source = probabilities if is_corrected else smoothed
+        matrix = confusion.estimate_by_confident_joint(labels[rows], source[rows])
+        if is_corrected:
+            matrix = structure.matrix_for_score(labels[rows], smoothed[rows], matrix)
+        part = _columns(labels[rows], probabilities[rows], smoothed[rows], matrix)
+        if found is None:
+            found = {name: np.empty(len(labels), values.dtype) for name, values in part.items()}
+        for name, values in part.items():
+            found[name][rows] = values
+    return found | columns
 
 
 def _columns(labels, probabilities, smoothed, matrix):
@@ -114,11 +138,6 @@ def _columns(labels, probabilities, smoothed, matrix):
             "is_label_issue": flag_lowest(label_score, estimate_noise_rate(labels, smoothed)),
             "suggested_label": suggested,
             "suggestion_score": score_suggestions(labels, suggested, posterior)}
-
-
-def _neighbor_columns(labels, neighbors, similarities):
-    return {"neighbor_agreement": neighbor_agreement(labels, neighbors),
-            "outlier_score": outlier_score(similarities)}
 
 
 def nearest_by_cosine(features, num_neighbors):
