@@ -69,25 +69,6 @@ def cross_entropy_gradient(labels, logits):
     return probabilities - tf.one_hot(labels, probabilities.shape[-1])
 
 
-class InnerLoss(typing.NamedTuple):
-    """A loss for MLNT's inner step, together with its gradient in closed form.
-
-    All synthetic label sets of a step share one forward pass. The gradient with respect to the
-    logits is where each set's backward pass starts.
-
-    Attributes:
-      value: function (labels, logits [batch, classes]) -> float32 [batch].
-      gradient: function (labels, logits [batch, classes]) -> float32 [batch, classes], the gradient
-        of each example's loss with respect to its logits.
-    """
-
-    value: typing.Callable
-    gradient: typing.Callable
-
-
-CROSS_ENTROPY = InnerLoss(cross_entropy, cross_entropy_gradient)
-
-
 def soft_cross_entropy(probabilities, logits):
     """Cross entropy with soft labels: -sum_j y_j log p_j. The labels are treated as constants.
 
@@ -100,6 +81,40 @@ def soft_cross_entropy(probabilities, logits):
     """
     return tf.nn.softmax_cross_entropy_with_logits(
         labels=tf.stop_gradient(probabilities), logits=tf.cast(logits, tf.float32))
+
+
+def soft_cross_entropy_gradient(probabilities, logits):
+    """Gradient of `soft_cross_entropy` with respect to the logits: softmax - probabilities.
+
+    Args:
+      probabilities: float32 [batch, classes], rows that sum to 1.
+      logits: [batch, classes].
+
+    Returns:
+      float32 [batch, classes].
+    """
+    return tf.nn.softmax(tf.cast(logits, tf.float32)) - probabilities
+
+
+class InnerLoss(typing.NamedTuple):
+    """A loss for MLNT's inner step, together with its gradient in closed form.
+
+    All synthetic label sets of a step share one forward pass. The gradient with respect to the
+    logits is where each set's backward pass starts.
+
+    Attributes:
+      value: function (labels, logits [batch, classes]) -> float32 [batch]. The labels are those of
+        a label set: int32 [batch], or float32 [batch, classes] if they are soft.
+      gradient: function (labels, logits [batch, classes]) -> float32 [batch, classes], the gradient
+        of each example's loss with respect to its logits.
+    """
+
+    value: typing.Callable
+    gradient: typing.Callable
+
+
+CROSS_ENTROPY = InnerLoss(cross_entropy, cross_entropy_gradient)
+SOFT_CROSS_ENTROPY = InnerLoss(soft_cross_entropy, soft_cross_entropy_gradient)
 
 
 def kl_consistency(targets, logits):

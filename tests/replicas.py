@@ -34,6 +34,7 @@ CASES = {  # Arguments of `train`.
     "several_steps": dict(steps_per_execution=2, update_mode="joint"),
     "compiled": dict(jit_compile=True),
     "bfloat16": dict(precision="mixed_bfloat16"),
+    "expected": dict(synthetic="expected", meta_order="full"),
     "joint": dict(joint=True),
 }
 

@@ -25,6 +25,7 @@ ONE_HOT = np.eye(CLASSES, dtype=np.float32)[LABELS]
 NO_CLEAN_LABELS = np.full(ROWS, -1, np.int32)
 METHODS = {
     "mlnt": lambda network: mlnt_tf.MLNT(network, num_synthetic=2),
+    "mlnt_expected": lambda network: mlnt_tf.MLNT(network, synthetic="expected"),
     "mlnt_head": lambda network: mlnt_tf.MLNT(network, num_synthetic=2, fast_weights="head"),
     "cross_entropy": mlnt_tf.CrossEntropy,
     "elr": lambda network: ELR(network, num_examples=ROWS),

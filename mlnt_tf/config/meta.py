@@ -16,6 +16,10 @@ class MetaSettings(Section):
     num_synthetic: int = setting(
         10, "M: number of synthetic label sets per step; 0 means plain cross entropy.", minimum=0,
         maximum=10_000)
+    synthetic: str = setting(
+        "sampled", "Labels of the inner steps: M sampled sets (paper), or one step on their expected "
+        "value, which costs less than M = 2 and ignores --num_synthetic unless it is 0.",
+        choices=("sampled", "expected"))
     transfer_ratio: float = setting(
         0.5, "rho/k: fraction of the batch whose labels are replaced.", minimum=0, maximum=1)
     num_neighbors: int = setting(

@@ -32,7 +32,8 @@ def meta_gradient(forward, theta, images, targets, synthetic_labels, *, num_synt
       theta: list of weight tensors.
       images: [batch, height, width, channels], or features in their place.
       targets: float32 [batch, classes], treated as a constant.
-      synthetic_labels: function m -> int32 [batch].
+      synthetic_labels: function m -> labels as `inner_loss` takes them: int32 [batch], or float32
+        [batch, classes] if they are soft.
       num_synthetic: M, at least 1.
       inner_rate: alpha.
       order: "first" or "full".

@@ -45,3 +45,27 @@ def transfer_labels(labels, neighbor_labels, count, *, seed, step, m, replica=0,
     column = tf.math.floormod(choice, neighbors)
     transferred = tf.gather(neighbor_labels, column, axis=1, batch_dims=1)
     return tf.where(ranks < count, transferred, labels)
+
+
+def expected_labels(labels, neighbor_labels, count, *, num_classes, replicas=1):
+    """The mean of the label sets that `transfer_labels` draws, as soft labels.
+
+    Y_bar = (1 - rho/k) Y + (rho/k) * (mean one-hot label of the neighbors). The gradient of cross
+    entropy is linear in the labels. The gradient at Y_bar is therefore the expectation of the M
+    inner gradients, and one inner step on Y_bar stands for M = infinity to first order in alpha.
+    The paper has no such option.
+
+    Args:
+      labels: int32 [batch], the given labels.
+      neighbor_labels: int32 [batch, neighbors], the given labels of each example's neighbors.
+      count: rho of the global batch, a Python int.
+      num_classes: int.
+      replicas: the examples are one of this number of equal parts of the global batch.
+
+    Returns:
+      float32 [batch, classes], rows that sum to 1.
+    """
+    transferred = count / (labels.shape[0] * replicas)
+    given = tf.one_hot(labels, num_classes)
+    of_neighbors = tf.reduce_mean(tf.one_hot(neighbor_labels, num_classes), axis=1)
+    return (1 - transferred) * given + transferred * of_neighbors

@@ -227,8 +227,9 @@ def new_mlnt(config, network, num_synthetic, **kwargs):
       ValueError: the network does not fit --fast_weights or --meta_order.
     """
     return MLNT(
-        network, num_synthetic=num_synthetic, transfer_ratio=config.transfer_ratio,
-        inner_rate=config.inner_rate, meta_order=config.meta_order,
+        network, num_synthetic=num_synthetic, synthetic=config.synthetic,
+        transfer_ratio=config.transfer_ratio, inner_rate=config.inner_rate,
+        meta_order=config.meta_order,
         fast_weights=config.fast_weights, meta_every=config.meta_every,
         synthetic_parallelism=config.synthetic_parallelism, inner_reduce=config.inner_reduce,
         update_mode=config.update_mode, seed=config.seed, **kwargs)
