@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "MLNT": "mlnt_tf.methods.mlnt_model",
+    "MeanTeacher": "mlnt_tf.methods.mean_teacher",
     "CrossEntropy": "mlnt_tf.methods.cross_entropy",
     "EmaTeacher": "mlnt_tf.training.ema",
     "CoupledSGD": "mlnt_tf.training.optimizers",

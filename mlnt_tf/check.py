@@ -284,24 +284,27 @@ def time_step(kind, examples, config):
     """Returns the duration of one training step in seconds, including its input.
 
     Args:
-      kind: "cross entropy" or "mlnt".
+      kind: "cross entropy", "mlnt" or "mean teacher".
       examples, config: those of the run. The trained weights are discarded.
     """
     import keras
 
     from mlnt_tf.data import pipeline
-    from mlnt_tf.methods import mlnt
+    from mlnt_tf.methods import mean_teacher, mlnt
     from mlnt_tf.methods.cross_entropy import CrossEntropy
     from mlnt_tf.training.compile import compile_model
 
     network = examples.new_network(config)
     config = dataclasses.replace(config, steps_per_execution=1)
     neighbors = None
-    if kind == "mlnt":
-        model = mlnt.new_mlnt(dataclasses.replace(config, meta_every=1), network,
-                              config.num_synthetic)
+    variants = {"mlnt": mlnt.with_samples(config.num_synthetic),
+                "mean teacher": mean_teacher.VARIANT}
+    if kind in variants:
+        model = variants[kind].new_model(dataclasses.replace(config, meta_every=1), network,
+                                         num_examples=len(examples.train))
         compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
-        neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
+        if variants[kind].uses_neighbors:
+            neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
     else:
         model = compile_model(CrossEntropy(network), config, learning_rate=config.learning_rate)
     batches = pipeline.training_batches(

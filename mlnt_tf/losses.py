@@ -152,6 +152,22 @@ def generalized_cross_entropy(labels, logits, *, q):
     return -tf.math.expm1(-q * negative_log_probability) / q
 
 
+def soft_generalized_cross_entropy(probabilities, logits, *, q):
+    """sum_j y_j (1 - p_j^q) / q, the mean of `generalized_cross_entropy` over soft labels.
+
+    Args:
+      probabilities: float32 [batch, classes], the soft labels y.
+      logits: [batch, classes].
+      q: float above 0.
+
+    Returns:
+      float32 [batch].
+    """
+    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    per_class = -tf.math.expm1(q * log_probabilities) / q
+    return tf.reduce_sum(tf.stop_gradient(probabilities) * per_class, axis=-1)
+
+
 def forward_cross_entropy(labels, logits, matrix):
     """-log (p T)[label], the forward correction of Patrini et al. 2017.
 

@@ -35,6 +35,7 @@ CASES = {  # Arguments of `train`.
     "compiled": dict(jit_compile=True),
     "bfloat16": dict(precision="mixed_bfloat16"),
     "expected": dict(synthetic="expected", meta_order="full"),
+    "mean_teacher": dict(model_class=mlnt_tf.MeanTeacher),
     "joint": dict(joint=True),
 }
 
@@ -74,15 +75,15 @@ def count_bytes(bytes_per_step):
         mlnt_tf.MLNT.train_step = train_step
 
 
-def build_model(*, steps, norm, joint, **kwargs):
-    """Returns a model that is not compiled. `kwargs` are arguments of MLNT."""
+def build_model(*, steps, norm, joint, model_class=mlnt_tf.MLNT, **kwargs):
+    """Returns a model that is not compiled. `kwargs` are arguments of `model_class`."""
     if joint:
         labels = tiny.one_hot(tiny.dataset(steps, size=16))
         return JointOptimization(tiny.dense(), labels=labels, alpha=1.2, beta=.8)
     layer = None
     if norm:
         layer = mlnt_tf.FusedBatchNormalization(momentum=.9, synchronized=True)
-    return mlnt_tf.MLNT(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
+    return model_class(tiny.dense(layer=layer), num_synthetic=3, **kwargs)
 
 
 def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execution=1,
@@ -95,7 +96,7 @@ def train(strategy, worker=(), *, steps, norm=False, streams=1, steps_per_execut
       norm: bool, whether the network has synchronized batch normalization.
       streams: 1, or 2 for separate meta and classification batches.
       joint: bool, trains Joint Optimization instead of MLNT.
-      **kwargs: arguments of MLNT.
+      **kwargs: arguments of MLNT, or of the class in `model_class`.
 
     Returns:
       dict of arrays: variables of student and teacher, logs, and the all-reduced bytes per step.

@@ -46,7 +46,7 @@ MODELS = {
     "CNNCRF exact": lambda: new_crf("exact"),
 }
 every_model = pytest.mark.parametrize("new_model", MODELS.values(), ids=MODELS)
-SOFT_LABEL_MODELS = ("CrossEntropy", "MLNT", "ELR")
+SOFT_LABEL_MODELS = ("CrossEntropy", "MLNT", "ELR", "GCE")
 
 
 def compiled(model, **kwargs):

@@ -12,6 +12,7 @@ from mlnt_tf.methods.elr import ELR
 from mlnt_tf.methods.forward import Forward
 from mlnt_tf.methods.gce import GCE
 from mlnt_tf.methods.joint_optimization import JointOptimization
+from mlnt_tf.methods.mlnt import ElrMLNT, GceMLNT
 from mlnt_tf.training import checkpoints
 
 import tiny
@@ -26,6 +27,9 @@ NO_CLEAN_LABELS = np.full(ROWS, -1, np.int32)
 METHODS = {
     "mlnt": lambda network: mlnt_tf.MLNT(network, num_synthetic=2),
     "mlnt_expected": lambda network: mlnt_tf.MLNT(network, synthetic="expected"),
+    "mean_teacher": mlnt_tf.MeanTeacher,
+    "mlnt_elr": lambda network: ElrMLNT(network, num_synthetic=2, num_examples=ROWS),
+    "mlnt_gce": lambda network: GceMLNT(network, num_synthetic=2),
     "mlnt_head": lambda network: mlnt_tf.MLNT(network, num_synthetic=2, fast_weights="head"),
     "cross_entropy": mlnt_tf.CrossEntropy,
     "elr": lambda network: ELR(network, num_examples=ROWS),

@@ -11,7 +11,7 @@ from mlnt_tf.labels.filter import (
     probability_of_labels,
     select_trusted,
 )
-from mlnt_tf.methods.mlnt import warn_about_empty_classes
+from mlnt_tf.experiment.repair import warn_about_empty_classes
 
 GIVEN = np.int32([0, 0, 1, 1, 2])
 TRUE = np.int32([0, 1, 1, 1, 2])

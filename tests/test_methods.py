@@ -20,6 +20,7 @@ TINY = ["--train_examples=200", "--batch_size=32", "--width=2", "--epochs=2", "-
         "--precision=float32", "--iterations=2", "--tau=0.05", "--num_clean_labels=20",
         "--joint_start_epoch=1"]
 STAGES = {
+    "mean_teacher": ["iteration 1", "iteration 2"],
     "cross_entropy": ["cross entropy"],
     "cross_entropy_ema": ["cross entropy"],
     "cross_entropy_iterative": ["iteration 1", "iteration 2"],
@@ -81,7 +82,7 @@ def test_results_list_the_stages_and_the_exported_network(method, finished):
     results = read_results(finished(method))
     assert [stage["name"] for stage in results["stages"]] == STAGES[method]
     stage, _, network = results["exported"].rpartition(" ")
-    if method == "cross_entropy_iterative":
+    if method in ("mean_teacher", "cross_entropy_iterative"):
         assert stage in STAGES[method] and network in ("student", "teacher")
     else:
         assert stage == STAGES[method][-1]

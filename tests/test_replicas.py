@@ -25,7 +25,8 @@ import replicas
 import tiny
 
 pytestmark = pytest.mark.slow
-MIRRORED = ("first_sync", "full", "several_steps", "expected", "joint")  # Cases on two devices of a process.
+# Cases on two devices of a process.
+MIRRORED = ("first_sync", "full", "several_steps", "expected", "mean_teacher", "joint")
 WORKERS = ("first",)  # Cases on two workers.
 STEPS = 4
 CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": %s}}'

@@ -127,7 +127,9 @@ def test_every_stage_stores_networks_and_logs(finished):
         assert {"student_best.keras", "teacher_best.keras", "result.json"} <= files
         assert list((finished / stage).rglob("events.out.tfevents.*"))
     assert np.load(finished / "iteration_1/neighbors.npy").shape == (200, 10)
-    assert np.load(finished / "iteration_2/mentor_probability.npy").shape == (200,)
+    labels = np.load(finished / "iteration_2/labels.npz")
+    assert labels["probability_of_given"].shape == (200,)
+    assert labels["selected"].sum() == read_results(finished)["iterations"][1]["kept"]
 
 
 def test_tensorboard_has_losses_rates_and_accuracies(finished):
@@ -182,7 +184,7 @@ def test_recorded_flags_repeat_the_run(finished, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
-    "iteration_2/neighbors.npy", "iteration_2/mentor_probability.npy", "results.json"])
+    "iteration_2/neighbors.npy", "iteration_2/labels.npz", "results.json"])
 def test_damaged_artifact_is_computed_again_with_a_warning(finished, tmp_path, caplog, name):
     output_dir = tmp_path / "run"
     shutil.copytree(finished, output_dir)
@@ -234,7 +236,7 @@ def test_run_without_synthetic_labels_has_no_warm_up(tmp_path):
     stages = read_results(tmp_path / "run")["stages"]
     assert [stage["name"] for stage in stages] == ["iteration 1", "iteration 2"]
     assert stages[1]["neighbors"] is None
-    assert (tmp_path / "run/iteration_2/mentor_probability.npy").exists()
+    assert (tmp_path / "run/iteration_2/labels.npz").exists()
 
 
 @pytest.mark.parametrize("flags, message", [

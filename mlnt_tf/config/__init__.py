@@ -10,21 +10,23 @@ from mlnt_tf.config.data import (
 from mlnt_tf.config.devices import DeviceSettings, OutputSettings
 from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
 from mlnt_tf.config.label_issues import LabelIssueSettings
-from mlnt_tf.config.meta import MetaSettings
+from mlnt_tf.config.meta import ConsistencySettings, MetaSettings
 from mlnt_tf.config.methods import (
-    TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, TransitionSettings)
+    PRIORS, TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, PriorSettings,
+    TransitionSettings)
 from mlnt_tf.config.network import MODELS, NetworkSettings
 from mlnt_tf.config.settings import (
     Section, config_class, setting, setting_fields, unread_flags)
-from mlnt_tf.config.teacher import IterationSettings, TeacherSettings
+from mlnt_tf.config.teacher import IterationSettings, RepairSettings, TeacherSettings
 from mlnt_tf.config.training import METHODS, RunSettings, UpdateSettings, WarmUpSettings
 from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 
 SECTIONS = (  # In the order of --help and flags.txt.
     DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings, IterationSettings,
-    MetaSettings, UpdateSettings, TeacherSettings, TransitionSettings, GceSettings, ElrSettings,
-    JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
+    RepairSettings, MetaSettings, ConsistencySettings, UpdateSettings, TeacherSettings,
+    TransitionSettings, PriorSettings, GceSettings, ElrSettings, JointSettings, CnnCrfSettings,
+    DeviceSettings, OutputSettings)
 
 
 # `check` has one more section, which no run reads.

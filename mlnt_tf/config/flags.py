@@ -14,8 +14,25 @@ from absl import flags
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.config.settings import format_value, heading, map_path, setting_fields
 
+class _NumberOrWord(flags.ArgumentParser):
+    """Parses a number. Any other text stays text, which Config checks."""
+
+    def parse(self, argument):
+        try:
+            return float(argument)
+        except ValueError:
+            return argument
+
+    def flag_type(self):
+        return "number or word"
+
+
+def _define_number_or_word(name, default, help, flag_values):
+    flags.DEFINE(_NumberOrWord(), name, default, help, flag_values=flag_values)
+
+
 DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float,
-          str: flags.DEFINE_string}
+          str: flags.DEFINE_string, float | str: _define_number_or_word}
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
 
@@ -200,10 +217,13 @@ def _wrap(text, **indents):
 
 def _allowed(field):
     """Returns " [a|b]" for the choices of a setting, or " (at least 0)" for its limits."""
-    if field.metadata["choices"]:
-        return f" [{'|'.join(field.metadata['choices'])}]"
+    choices = "|".join(field.metadata["choices"] or ())
+    if choices and field.type != float | str:
+        return f" [{choices}]"
     limits = [f"{text} {field.metadata[key]}" for key, text in LIMITS.items()
               if field.metadata[key] is not None]
+    if choices:
+        limits.append(f"or {choices}")
     return f" ({', '.join(limits)})" if limits else ""
 
 

@@ -7,6 +7,7 @@ from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import PathFormat, Section, setting
 
 TRANSITIONS = ("auto", "true", "estimated")
+PRIORS = ("uniform", "given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +31,31 @@ class TransitionSettings(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class PriorSettings(Section):
+    """Class prior of Joint Optimization and CNN-CRF"""
+
+    METHODS = ("joint_optimization", "cnn_crf")
+
+    class_prior: str = setting(
+        "uniform", "Fractions of the true classes: uniform (papers), given for those of the given "
+        "labels, or a .csv, .txt or .npy file with one number per class.",
+        path=PathFormat(words=PRIORS))
+
+    def check(self):
+        if self.class_prior in PRIORS or pathlib.Path(self.class_prior).is_file():
+            return
+        raise UserError(f"--class_prior={self.class_prior} names a file that does not exist. "
+                        f"Choose one of {', '.join(PRIORS)}, or name an existing file.")
+
+
+@dataclasses.dataclass(frozen=True)
 class GceSettings(Section):
     """Generalized cross entropy (Zhang & Sabuncu 2018)"""
 
     METHODS = ("gce",)
+
+    def is_read_too(self):
+        return self.is_classification_loss("gce")
 
     gce_q: float = setting(
         0.7, "q: the loss is close to cross entropy for small q, and the mean absolute error at 1.",
@@ -45,6 +67,9 @@ class ElrSettings(Section):
     """Early-learning regularization (Liu et al. 2020)"""
 
     METHODS = ("elr",)
+
+    def is_read_too(self):
+        return self.is_classification_loss("elr")
 
     elr_lambda: float = setting(
         3.0, "lambda: strength of the regularization; 0 is cross entropy.", minimum=0)

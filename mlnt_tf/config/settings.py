@@ -25,9 +25,10 @@ def setting(default, help, *, choices=None, minimum=None, above=None, maximum=No
     """Returns a dataclass field that is also a command-line flag.
 
     Args:
-      default: bool, int, float or str.
+      default: bool, int, float or str. A setting annotated as `float | str` is a number or a word.
       help: str, one or more sentences for --help.
-      choices: the allowed values, or None.
+      choices: the allowed values, or None. For a `float | str`, the words that are allowed in place
+        of a number.
       minimum, maximum: inclusive limits, or None.
       above, below: exclusive limits, or None.
       path: `PathFormat` if the value is or may be a path, so that "~" is expanded and flags.txt
@@ -58,6 +59,10 @@ class Section:
 
     def check(self):
         """Raises UserError if settings contradict each other. See `setting` for simple limits."""
+
+    def is_read_too(self):
+        """Returns whether the run reads the section although METHODS lacks its method."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +164,8 @@ def unread_flags(config):
     for section in config.SECTIONS:
         if section.METHODS is None or config.method in section.METHODS:
             continue
+        if section.is_read_too(config):
+            continue
         for name, field in setting_fields(section).items():
             value = getattr(config, name)
             given = value != field.default if config.explicit is None else name in config.explicit
@@ -170,11 +177,17 @@ def unread_flags(config):
 def check_limits(field, value):
     """Raises UserError unless a value is finite, one of its choices and within its limits."""
     name, limits = field.name, field.metadata
-    if limits["choices"] and value not in limits["choices"]:
+    is_number = field.type == float | str and not isinstance(value, str)
+    if limits["choices"] and not is_number and value not in limits["choices"]:
+        if field.type == float | str:
+            raise UserError(f"--{name}={value} must be a number or one of "
+                            f"{', '.join(limits['choices'])}.")
         raise UserError(f"--{name}={value} is not known. Choose one of "
                         f"{', '.join(limits['choices'])}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{name}={value} must be a finite number.")
+    if isinstance(value, str):
+        return
     minimum, above = limits["minimum"], limits["above"]
     maximum, below = limits["maximum"], limits["below"]
     if minimum is not None and value < minimum:

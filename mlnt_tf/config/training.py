@@ -7,8 +7,8 @@ from mlnt_tf.config.settings import Section, setting
 from mlnt_tf.config.user_functions import check_name, is_function_name, parse_arguments
 
 # The built-in methods. Each is a module of this name in mlnt_tf/methods.
-METHODS = ("mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "forward",
-           "joint_optimization", "cnn_crf", "elr", "gce")
+METHODS = ("mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "mean_teacher",
+           "forward", "joint_optimization", "cnn_crf", "elr", "gce")
 
 
 @dataclasses.dataclass(frozen=True)

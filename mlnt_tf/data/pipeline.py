@@ -51,7 +51,7 @@ def batch_neighbor_labels(features, positions, labels, num_neighbors):
 
 def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, first_epoch=0,
                      first_step=0, seed, augmented, targets=None, neighbors=None, features=None,
-                     num_neighbors=10, stream=0, worker=(0, 1)):
+                     num_neighbors=10, mixup=None, stream=0, worker=(0, 1)):
     """Returns the training batches of all epochs as one data set.
 
     An epoch is `steps_per_epoch` batches. It passes over the data as often as needed, each time in
@@ -71,6 +71,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
       neighbors: int32 [n, num_neighbors], the positions of each example's neighbors, or None.
       features: float32 [n, features], to search the neighbors within each batch, or None.
       num_neighbors: int, for the search within each batch.
+      mixup: `Mixup`, or None for unmixed images. The labels are then soft.
       stream: int. Two streams of one run have different orders and augmentation.
       worker: (index, number of workers). A worker receives its own slice of every batch and decodes
         only the images of this slice.
@@ -84,7 +85,7 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
         image            float32 [batch, height, width, channels]
         label            int32 [batch]
         true_label       int32 [batch], if all true labels are known
-        probabilities    float32 [batch, classes], if the targets have them
+        probabilities    float32 [batch, classes], if the targets have them, or with mixup
         weight           float32 [batch], if the targets have them
         neighbor_labels  int32 [batch, num_neighbors], with `neighbors` or `features`
 
@@ -127,12 +128,16 @@ def training_batches(split, preprocess, *, batch_size, steps_per_epoch, epochs, 
         example = {name: column[position] for name, column in columns.items()}
         example["position"] = tf.cast(position, tf.int32)
         example["image"] = image
+        if mixup:
+            example["mixup_weight"] = mixup.draw(fold_key(seed, stream, epoch, repeat, position))
         return position, example
 
     batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples_of_epoch)
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     batches = batches.batch(batch_size // num_workers, drop_remainder=True)
     batches = batches.map(add_neighbors, num_parallel_calls=tf.data.AUTOTUNE)
+    if mixup:
+        batches = batches.map(mixup.mix_pairs, num_parallel_calls=tf.data.AUTOTUNE)
     batches = without_autotuner(batches.prefetch(4))
     if first_step:
         # `fit` also counts the skipped batches. With a known cardinality it would end too early.

@@ -39,7 +39,8 @@ class Targets:
                              f"{lengths}")
         if self.selected is not None and not self.selected.any():
             raise UserError(f"{self.selected_by} keeps none of the {len(self.labels)} training "
-                            "examples. Lower it, and choose another --output_dir.")
+                            "examples. Choose another value, or a --min_per_class above 0, and "
+                            "another --output_dir.")
 
     @classmethod
     def given(cls, split):

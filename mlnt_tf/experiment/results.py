@@ -7,7 +7,12 @@ from mlnt_tf.config import WITHOUT_EFFECT
 from mlnt_tf.experiment import record
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
-from mlnt_tf.labels.filter import filter_statistics, probability_of_labels, select_trusted
+from mlnt_tf.labels.filter import (
+    filter_statistics,
+    probability_of_labels,
+    resolve_tau,
+    select_trusted,
+)
 from mlnt_tf.models import predict
 
 
@@ -34,7 +39,8 @@ def write_suspects_and_summarize(run, exported):
     network = exported.stage.load_best(exported.network)
     probabilities = predict.predict_probabilities(network, run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
-    trusted = select_trusted(probability_of_labels(train.labels, probabilities), config.tau)
+    probability = probability_of_labels(train.labels, probabilities)
+    trusted = select_trusted(probability, resolve_tau(config.tau, probability))
     # Stages of an earlier version have no peak_memory_mb.
     peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]
     return {

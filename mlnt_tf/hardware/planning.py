@@ -110,9 +110,13 @@ def _check_replicas(config, replicas):
                         f"{' or '.join(choices)}.")
     if replicas == 1:
         return
-    if config.meta_every > 1 and config.has_meta_loss:
+    if config.meta_every > 1 and config.has_consistency_loss:
         raise UserError(f"--meta_every={config.meta_every} runs on one device, not on {replicas} "
                         "replicas. Use --meta_every=1 or --strategy=single.")
+    if config.mixup and batch // replicas % 2:
+        raise UserError(f"--mixup={config.mixup} averages pairs of images, but --batch_size="
+                        f"{batch} gives each of {replicas} replicas an odd number of them. Use "
+                        f"{batch + replicas}, or --mixup=0.")
     if config.sync_batch_norm and config.jit_compile == "true":
         raise UserError("XLA cannot compile a step in which replicas exchange statistics. Omit "
                         "--jit_compile=true or --sync_batch_norm.")

@@ -50,7 +50,7 @@ def resolve(config, plan):
     jit_compile, _ = _jit_compile(config, plan)
     backend = config.neighbor_backend
     searches_dataset = config.has_meta_loss and config.neighbor_scope == "dataset"
-    if backend != "exact" and searches_dataset:
+    if backend != "exact" and (searches_dataset or config.votes_among_neighbors):
         backend = "scann" if usable_scann(backend) else "exact"
     return dataclasses.replace(config, strategy=plan.strategy, precision=precision,
                                jit_compile=jit_compile, neighbor_backend=backend)

@@ -43,8 +43,8 @@ class Method:
       check: function of (config, examples, network) that raises UserError, or None.
       candidates: function of the list of finished stages. Returns a list of `Candidate`.
       planned_epochs: function of (config, examples). Returns a dict from the kind of step, "cross
-        entropy" or "mlnt", to the number of epochs of such steps, which may be a fraction. The two
-        kinds differ in cost.
+        entropy", "mlnt" or "mean teacher", to the number of epochs of such steps, which may be a
+        fraction. The kinds differ in cost.
     """
 
     train: typing.Callable

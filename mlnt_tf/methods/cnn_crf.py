@@ -12,6 +12,7 @@ from mlnt_tf import losses
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform_draws
 from mlnt_tf.experiment import transition
+from mlnt_tf.experiment.prior import class_prior
 from mlnt_tf.methods import cross_entropy
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models.submodels import feature_extractor
@@ -41,7 +42,7 @@ def train(run):
 
 
 def check(config, examples, network):
-    """Raises UserError without a usable matrix or clean labels, or if no head can be added."""
+    """Raises UserError without a usable matrix, prior or clean labels, or place for a head."""
     transition.check(config, examples)
     if config.num_clean_labels and (examples.train.true_labels < 0).all():
         raise UserError(f"--num_clean_labels={config.num_clean_labels} needs true labels, but none "
@@ -62,7 +63,7 @@ def planned_epochs(config, examples):
 def new_cnn_crf(config, examples, network, **kwargs):
     """Returns the `CNNCRF` model that the flags ask for."""
     return CNNCRF(network, steps_per_epoch=examples.steps_per_epoch, form=config.crf_form,
-                  seed=config.seed, **kwargs)
+                  prior=class_prior(config, examples), seed=config.seed, **kwargs)
 
 
 class CNNCRF(CrossEntropy):
@@ -89,6 +90,7 @@ class CNNCRF(CrossEntropy):
       clean_labels: int32 [n], the true label of each training example, or -1 to withhold it.
       steps_per_epoch: int, converts steps to the epochs of `alpha_schedule`.
       form: "analytic" or "exact".
+      prior: float [classes], p(t) in the auxiliary distribution. None is uniform.
       seed: int, for the initial weights of b.
 
     Raises:
@@ -97,8 +99,8 @@ class CNNCRF(CrossEntropy):
 
     takes_probabilities = False
 
-    def __init__(self, network, *, matrix, clean_labels, steps_per_epoch, form="analytic", seed=0,
-                 **kwargs):
+    def __init__(self, network, *, matrix, clean_labels, steps_per_epoch, form="analytic",
+                 prior=None, seed=0, **kwargs):
         if form not in ("analytic", "exact"):
             raise ValueError(f"form must be 'analytic' or 'exact'. Received: form={form!r}")
         given_head = keras.layers.Dense(
@@ -116,7 +118,8 @@ class CNNCRF(CrossEntropy):
         self.pairwise = pairwise
         self.steps_per_epoch = steps_per_epoch
         self.both = Untracked(both)
-        self.log_auxiliary = np.log(auxiliary_distribution(matrix)).astype(np.float32)
+        self.log_auxiliary = np.log(
+            auxiliary_distribution(matrix, prior=prior)).astype(np.float32)
         self.clean_labels = np.asarray(clean_labels, np.int32)
 
     @property

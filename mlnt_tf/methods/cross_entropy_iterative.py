@@ -1,4 +1,4 @@
-"""Cross entropy with MLNT's iterations: mentor and filter without the meta loss (M = 0)."""
+"""Cross entropy with MLNT's iterations: mentor and label repair without the meta loss (M = 0)."""
 
 from mlnt_tf.methods import mlnt
 from mlnt_tf.methods.mlnt import candidates  # noqa: F401, used by `find`
@@ -12,10 +12,9 @@ def planned_epochs(config, examples):
 
 def check(config, examples, network):
     """Raises UserError if the network cannot be trained with these flags."""
-    del examples
-    mlnt.check_network(config, network, num_synthetic=0)
+    mlnt.check_network(config, examples, network, mlnt.with_samples(0))
 
 
 def train(run):
     """Trains the iterations without a warm-up, because the first one is cross entropy already."""
-    mlnt.train_iterations(run, feature_source=None, num_synthetic=0)
+    mlnt.train_iterations(run, None, mlnt.with_samples(0))

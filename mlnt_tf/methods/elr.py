@@ -25,7 +25,8 @@ class ELR(CrossEntropy):
     its predictions, updated before the loss is computed: t <- beta t + (1 - beta) p.
 
     A batch also has "position", int32 [batch]: the row of each example in the targets. An example's
-    "weight" applies to both terms of its loss, but not to the update of t.
+    "weight" applies to both terms of its loss, but not to the update of t. With soft labels only Lc
+    changes. A mixed image (see `mlnt_tf.data.mixup`) counts as the one with the larger share.
 
     Args:
       network: as for `CrossEntropy`.

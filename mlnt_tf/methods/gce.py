@@ -14,14 +14,14 @@ class GCE(CrossEntropy):
 
     Args:
       network: as for `CrossEntropy`.
-      q: float in (0, 1]. The published value is 0.7.
+      q: float in (0, 1]. The published value is 0.7, with a learning rate of 0.01.
     """
-
-    takes_probabilities = False
 
     def __init__(self, network, *, q=0.7, **kwargs):
         super().__init__(network, **kwargs)
         self.q = q
 
     def per_example_loss(self, batch, logits):
+        if "probabilities" in batch:
+            return losses.soft_generalized_cross_entropy(batch["probabilities"], logits, q=self.q)
         return losses.generalized_cross_entropy(batch["label"], logits, q=self.q)

@@ -9,6 +9,7 @@ from absl import logging
 
 from mlnt_tf import losses
 from mlnt_tf.data.targets import Targets
+from mlnt_tf.experiment.prior import class_prior
 from mlnt_tf.files import artifacts, atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.training import checkpoints, schedules
@@ -28,11 +29,12 @@ def train(run):
     config, examples = run.config, run.examples
     train_split = examples.train
     first = run.stage("joint optimization")
+    prior = class_prior(config, examples)
     given = np.eye(len(examples.class_names), dtype=np.float32)[train_split.labels]
 
     def new_model(network):
         return JointOptimization(network, labels=given, alpha=config.joint_alpha,
-                                 beta=config.joint_beta)
+                                 beta=config.joint_beta, prior=prior)
 
     labels_path = first.directory / LABELS_FILE
     if first.result is not None and artifacts.read(labels_path, inputs=first.inputs) is None:
@@ -50,6 +52,12 @@ def train(run):
     second.train(CrossEntropy, targets=Targets(train_split.labels, probabilities=labels),
                  learning_rate=stage2_learning_rate(second))
     run.report["recovered_label_accuracy"] = result.get("label_accuracy", [None])[-1]
+
+
+def check(config, examples, network):
+    """Raises UserError if there is no usable class prior."""
+    del network
+    class_prior(config, examples)
 
 
 def planned_epochs(config, examples):
@@ -90,6 +98,7 @@ class JointOptimization(CrossEntropy):
       labels: float32 [n, classes], the initial label of each training example, one-hot.
       alpha: float, weight of Lp, which keeps the predicted classes in the proportions of the prior.
       beta: float, weight of Le, which favors confident predictions.
+      prior: float [classes], the fractions of the true classes. None is uniform.
 
     Attributes:
       labels: float32 [n, classes], a variable with the current soft labels.
@@ -99,8 +108,9 @@ class JointOptimization(CrossEntropy):
 
     takes_probabilities = False  # The soft labels are a table of the model, not part of a batch.
 
-    def __init__(self, network, *, labels, alpha, beta, **kwargs):
+    def __init__(self, network, *, labels, alpha, beta, prior=None, **kwargs):
         super().__init__(network, **kwargs)
+        self.prior = None if prior is None else np.asarray(prior, np.float32)
         self.alpha = alpha
         self.beta = beta
         self.labels = self.add_table(*labels.shape, name="labels", start=labels)
@@ -119,22 +129,24 @@ class JointOptimization(CrossEntropy):
         if self.alpha:
             probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
             [mean] = self.reduce([tf.reduce_mean(probabilities, axis=0)])  # Over all replicas.
-            terms.append(self.alpha * prior_loss(mean))
+            terms.append(self.alpha * prior_loss(mean, self.prior))
         return terms
 
 
-def prior_loss(mean):
-    """Returns Lp = -sum_j log(mean_j) / classes, which is smallest for a uniform mean prediction.
-
-    The prior of the true labels is uniform, as in the paper's experiments.
+def prior_loss(mean, prior=None):
+    """Returns Lp = -sum_j prior_j log(mean_j), which is smallest where the mean is the prior.
 
     Args:
       mean: float32 [classes], the mean predicted probabilities of the global batch.
+      prior: float32 [classes], the fractions of the true classes. None is uniform, as in the
+        paper's experiments.
 
     Returns:
       float32 scalar.
     """
-    return -tf.reduce_mean(tf.math.log(mean))
+    if prior is None:
+        return -tf.reduce_mean(tf.math.log(mean))
+    return -tf.reduce_sum(prior * tf.math.log(mean))
 
 
 def entropy_loss(logits):

@@ -4,26 +4,23 @@ The model is `mlnt_tf.methods.mlnt_model.MLNT`. `train_iteration` performs one i
 order of that section. The functions below it follow the same order.
 """
 
+import dataclasses
 import fractions
+import typing
 
-import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
+from mlnt_tf.data.mixup import Mixup
 from mlnt_tf.data.targets import Targets
 from mlnt_tf.experiment.neighborhood import find_stage_neighbors
+from mlnt_tf.experiment.repair import repaired_targets, report_repair
 from mlnt_tf.experiment.select import Candidate, best_network, select
-from mlnt_tf.files import artifacts
-from mlnt_tf.labels.filter import (
-    empty_classes,
-    filter_statistics,
-    probability_of_labels,
-    select_trusted,
-)
 from mlnt_tf.methods import cross_entropy
+from mlnt_tf.methods.elr import ELR
+from mlnt_tf.methods.gce import GCE
 from mlnt_tf.methods.mlnt_model import MLNT
-from mlnt_tf.models import predict
 from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.training import schedules
 from mlnt_tf.training.compile import learning_rate_schedule
@@ -51,23 +48,46 @@ def planned_epochs(config, examples):
 
 def check(config, examples, network):
     """Raises UserError if the network cannot be trained with these flags."""
-    del examples
-    check_network(config, network, config.num_synthetic)
+    check_network(config, examples, network, with_samples(config.num_synthetic))
 
 
-def check_network(config, network, num_synthetic):
-    """Raises UserError if the network cannot be trained with these flags and this M."""
+def check_network(config, examples, network, variant):
+    """Raises UserError if the network cannot be trained with these flags and this `Variant`."""
     try:
         feature_extractor(network, config.neighbor_features)
     except ValueError as error:
         raise UserError(f"--model={config.model} cannot provide the features of a neighbor search "
                         f"({error}). Choose another model.") from error
     try:
-        new_mlnt(config, network, num_synthetic)
+        variant.new_model(config, network, num_examples=len(examples.train))
     except ValueError as error:
         raise UserError(f"--model={config.model} does not fit --fast_weights={config.fast_weights} "
                         f"and --meta_order={config.meta_order} ({error}). Change one of "
                         "them.") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What the methods with iterations differ in.
+
+    Attributes:
+      new_model: function of (config, network, num_examples=…, **kwargs) that returns a model; the
+        other arguments are those of `MLNT`.
+      has_meta_loss: bool, whether a step has a meta update, which samples all of the data.
+      uses_neighbors: bool, whether it takes labels of neighbors, whose features need a warm-up.
+    """
+
+    new_model: typing.Callable
+    has_meta_loss: bool
+    uses_neighbors: bool
+
+
+def with_samples(num_synthetic):
+    """Returns the `Variant` of MLNT with M synthetic label sets. M = 0 is cross entropy."""
+    def new_model(config, network, **kwargs):
+        return new_mlnt(config, network, num_synthetic, **kwargs)
+
+    return Variant(new_model, has_meta_loss=num_synthetic > 0, uses_neighbors=num_synthetic > 0)
 
 
 def train(run):
@@ -76,39 +96,40 @@ def train(run):
     Without the meta loss (M = 0) no neighbors are needed, and the first iteration is a training
     with cross entropy itself. There is no warm-up then.
     """
-    num_synthetic = run.config.num_synthetic
-    if num_synthetic == 0:
-        train_iterations(run, None, num_synthetic)
+    variant = with_samples(run.config.num_synthetic)
+    if not variant.uses_neighbors:
+        train_iterations(run, None, variant)
         return
     baseline = cross_entropy.train_stage(run)
-    train_iterations(run, Candidate(baseline, "student"), num_synthetic)
+    train_iterations(run, Candidate(baseline, "student"), variant)
     warn_if_the_baseline_is_better(baseline, select(candidates(run.stages)))
 
 
-def train_iterations(run, feature_source, num_synthetic):
+def train_iterations(run, feature_source, variant):
     """Trains --iterations iterations. The best network of each is the mentor of the next.
 
     Args:
       run: the `Run`.
-      feature_source: the `Candidate` whose features give the first neighbors. None if M = 0.
-      num_synthetic: int, M.
+      feature_source: the `Candidate` whose features give the first neighbors. None if the variant
+        uses none.
+      variant: `Variant`.
     """
     for iteration in range(1, run.config.iterations + 1):
         stage = run.stage(f"iteration {iteration}")
         if stage.result is None:
-            train_iteration(stage, iteration, feature_source, num_synthetic)
+            train_iteration(stage, iteration, feature_source, variant)
         feature_source = Candidate(stage, stage.result["mentor"])
 
 
-def train_iteration(stage, iteration, feature_source, num_synthetic):
+def train_iteration(stage, iteration, feature_source, variant):
     """Trains one iteration from the initial weights, and stores its result.
 
     Args:
       stage: the iteration's `Stage`.
       iteration: int, counted from 1.
       feature_source: the `Candidate` of the stage before, whose features give the neighbors. From
-        the second iteration on, it is the mentor as well. None if the first has no meta loss.
-      num_synthetic: int, M.
+        the second iteration on, it is the mentor as well. None if the first uses no neighbors.
+      variant: `Variant`.
     """
     config, examples = stage.config, stage.examples
     stage.directory.mkdir(parents=True, exist_ok=True)
@@ -120,29 +141,29 @@ def train_iteration(stage, iteration, feature_source, num_synthetic):
 
     # 2. Its features give the neighbors whose labels the meta loss transfers.
     neighbor_arguments, neighbor_report = {}, None
-    if num_synthetic:
+    if variant.uses_neighbors:
         neighbor_arguments, neighbor_report = find_stage_neighbors(
             stage, feature_source, source_network)
 
-    # 3. From the second iteration on it is the mentor: its filter selects D', and its predictions
-    # are merged into the teacher's.
-    if iteration == 1:
-        targets, mentor = Targets.given(examples.train), None
-    else:
-        targets, mentor = filter_targets(stage, feature_source, source_network), source_network
-    statistics = report_selection(stage, targets)
+    # 3. From the second iteration on it is the mentor: it decides on the labels of D', and its
+    # predictions are merged into the teacher's.
+    targets, repaired, mentor = Targets.given(examples.train), None, None
+    if iteration > 1:
+        mentor = source_network
+        targets, repaired = repaired_targets(stage, feature_source, mentor)
+    statistics = report_repair(stage, repaired)
 
     # 4. A new student trains on D for the meta loss and on D' for the classification loss.
     teacher_weight = schedules.Ramp(config.lambda_max, config.epochs * examples.steps_per_epoch)
 
     def new_model(student):
-        return new_mlnt(config, student, num_synthetic, mentor=mentor,
-                        teacher_weight=teacher_weight)
+        return variant.new_model(config, student, num_examples=len(examples.train), mentor=mentor,
+                                 teacher_weight=teacher_weight)
 
     ema_ramps = iteration == 1 or config.ema_ramp == "each"
     measured = stage.train_model(
         new_model,
-        batches=iteration_batches(stage, iteration, targets, neighbor_arguments, num_synthetic),
+        batches=iteration_batches(stage, iteration, targets, neighbor_arguments, variant),
         ramp_epochs=config.ramp_epochs if ema_ramps else 0,
         meta=meta_settings(config, examples, iteration))
 
@@ -151,119 +172,82 @@ def train_iteration(stage, iteration, feature_source, num_synthetic):
                   "mentor": best_network(measured)})
 
 
-def filter_targets(stage, candidate, mentor):
-    """Returns the `Targets` with D', the examples that the mentor's filter selects.
-
-    The mentor's probabilities of the given labels are stored in mentor_probability.npy.
-
-    Args:
-      stage: the `Stage`.
-      candidate: the `Candidate` that the mentor was loaded from.
-      mentor: its network, on every device.
-
-    Raises:
-      UserError: the filter selects no example.
-    """
-    config, labels = stage.config, stage.examples.train.labels
-
-    def compute(scratch):
-        del scratch
-        images = stage.run.training_images()
-        return probability_of_labels(labels, predict.predict_probabilities(mentor, images))
-
-    probability, _ = artifacts.load_or_compute(
-        stage.directory / "mentor_probability.npy", compute, inputs=candidate.digest)
-    return Targets(labels, selected=select_trusted(probability, config.tau),
-                   selected_by=f"--tau={config.tau}")
+class GceMLNT(GCE, MLNT):
+    """`MLNT` with the classification loss of `GCE`."""
 
 
-def report_selection(stage, targets):
-    """Logs how many examples are selected. Returns `filter_statistics` for the stage's result."""
-    examples, train = stage.examples, stage.examples.train
-    selected = targets.selected
-    if selected is None:
-        selected = np.ones(len(train), bool)
-    warn_about_empty_classes(selected, train.labels, examples.class_names,
-                             flag=f"--tau={stage.config.tau}")
-    statistics = filter_statistics(selected, train.labels, train.true_labels)
-    accuracy = ""
-    if examples.realized_rate is not None and statistics["filter_precision"] is not None:
-        accuracy = (f"; {100 * statistics['filter_precision']:.1f} % of their labels are correct "
-                    f"({100 * (1 - examples.realized_rate):.1f} % of all)")
-    logging.info("%s: trains on %d of %d examples%s", stage.name, statistics["kept"], len(train),
-                 accuracy)
-    return statistics
+class ElrMLNT(ELR, MLNT):
+    """`MLNT` with the classification loss of `ELR`."""
 
 
-def warn_about_empty_classes(selected, given, class_names, *, flag):
-    """Logs a warning that names every class of which no example is selected.
-
-    Args:
-      selected: bool [n], the selected examples.
-      given: int32 [n], the given labels.
-      class_names: list of str.
-      flag: str, the flag that decides the selection, with its value.
-    """
-    empty = empty_classes(selected, given, len(class_names))
-    if not len(empty):
-        return
-    available = np.bincount(given, minlength=len(class_names))
-    remaining = np.bincount(given[selected], minlength=len(class_names))
-    names = ", ".join(f"{class_names[label]} (0 of {available[label]})" for label in empty)
-    logging.warning("%s leaves no example of %s. Examples per class after the filter: %s. Lower "
-                    "--tau to select more.", flag, names, remaining.tolist())
+CLASSES = {"cross_entropy": MLNT, "gce": GceMLNT, "elr": ElrMLNT}
 
 
-def new_mlnt(config, network, num_synthetic, **kwargs):
+def new_mlnt(config, network, num_synthetic, *, num_examples=0, **kwargs):
     """Returns the `MLNT` model that the flags ask for.
 
     Args:
       config: a Config.
       network: a Keras network that gives logits.
       num_synthetic: int, M.
+      num_examples: int, the number of training examples.
       **kwargs: further arguments of `MLNT`.
 
     Raises:
       ValueError: the network does not fit --fast_weights or --meta_order.
     """
-    return MLNT(
+    return CLASSES[config.classification_loss](
         network, num_synthetic=num_synthetic, synthetic=config.synthetic,
         transfer_ratio=config.transfer_ratio, inner_rate=config.inner_rate,
-        meta_order=config.meta_order,
-        fast_weights=config.fast_weights, meta_every=config.meta_every,
+        meta_order=config.meta_order, fast_weights=config.fast_weights,
         synthetic_parallelism=config.synthetic_parallelism, inner_reduce=config.inner_reduce,
-        update_mode=config.update_mode, seed=config.seed, **kwargs)
+        **update_settings(config, num_examples), **kwargs)
 
 
-def iteration_batches(stage, iteration, targets, neighbor_arguments, num_synthetic):
+def update_settings(config, num_examples):
+    """Returns the arguments of `MLNT` that do not concern the inner step, and those of its loss."""
+    settings = {"meta_every": config.meta_every, "update_mode": config.update_mode,
+                "seed": config.seed}
+    if config.classification_loss == "gce":
+        settings["q"] = config.gce_q
+    if config.classification_loss == "elr":
+        settings |= {"num_examples": num_examples, "strength": config.elr_lambda,
+                     "beta": config.elr_beta}
+    return settings
+
+
+def iteration_batches(stage, iteration, targets, neighbor_arguments, variant):
     """Returns the training batches of an iteration.
 
     From the second iteration on, a step sees two batches: the meta loss samples all of D, the
-    classification loss only D'.
+    classification loss only D'. Both use the repaired labels, also those of neighbors.
 
     Args:
       stage: the `Stage`.
       iteration: int, counted from 1.
       targets: the `Targets` of the classification loss.
       neighbor_arguments: dict of keyword arguments for `Stage.batches`, see `find_stage_neighbors`.
-      num_synthetic: int, M. Without the meta loss (M = 0) there is only one batch per step.
+      variant: `Variant`. Without a meta loss there is only one batch per step.
 
     Returns:
       tf.data.Dataset.
     """
-    epochs = stage.config.epochs
-    search_in_batch = stage.config.neighbor_scope == "batch" and num_synthetic > 0
+    config = stage.config
+    search_in_batch = config.neighbor_scope == "batch" and variant.uses_neighbors
 
-    def batches_of_all(**arguments):
-        return stage.batches(epochs, whole_batches=search_in_batch, **neighbor_arguments,
-                             **arguments)
+    def batches_of_all(targets):
+        return stage.batches(config.epochs, whole_batches=search_in_batch, targets=targets,
+                             **neighbor_arguments)
 
     if iteration == 1:
-        return batches_of_all(targets=targets)
-    batches_of_selected = stage.batches(epochs, targets=targets, stream=1)
-    if not num_synthetic:
+        return batches_of_all(targets)
+    mixup = None
+    if config.mixup:
+        mixup = Mixup(config.mixup, len(stage.examples.class_names))
+    batches_of_selected = stage.batches(config.epochs, targets=targets, mixup=mixup, stream=1)
+    if not variant.has_meta_loss:
         return batches_of_selected
-    return pipeline.two_streams(batches_of_all(), batches_of_selected)
+    return pipeline.two_streams(batches_of_all(Targets(targets.labels)), batches_of_selected)
 
 
 def meta_settings(config, examples, iteration):

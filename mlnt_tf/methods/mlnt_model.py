@@ -65,9 +65,9 @@ class MLNT(CrossEntropy):
     """
 
     def __init__(self, network, *, num_synthetic=10, synthetic="sampled", transfer_ratio=0.5,
-                 inner_rate=0.2, meta_order="first", fast_weights="all", meta_every=1, synthetic_parallelism=1,
-                 inner_reduce="global", update_mode="sequential", mentor=None, teacher_weight=0.5,
-                 seed=0, **kwargs):
+                 inner_rate=0.2, meta_order="first", fast_weights="all", meta_every=1,
+                 synthetic_parallelism=1, inner_reduce="global", update_mode="sequential",
+                 mentor=None, teacher_weight=0.5, seed=0, **kwargs):
         if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
             raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
                              f"Received: {num_synthetic=}, {transfer_ratio=}")
