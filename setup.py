@@ -17,6 +17,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["mlnt_tf", "mlnt_tf.*"]),
+    package_data={"mlnt_tf.review": ["assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",
@@ -27,6 +28,7 @@ setuptools.setup(
         "keras>=3.12,<4",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pillow>=10.1",  # Thumbnails of the review page.
         "scikit-learn>=1.4",
         "scipy>=1.11",
         # ScaNN's op library loads only with the TensorFlow minor version it was built for. Change
@@ -43,10 +45,11 @@ setuptools.setup(
         "mlnt-compare = mlnt_tf.compare.__main__:main",
         "mlnt-report = mlnt_tf.report:main",
         "mlnt-prepare = mlnt_tf.prepare:main",
+        "mlnt-review = mlnt_tf.review.__main__:main",
         "mlnt-benchmark = mlnt_tf.benchmark.__main__:main",
     ]},
     extras_require={
         "gpu": ["tensorflow[and-cuda]~=2.20.0"],
-        "test": ["pillow", "pytest", "pytest-xdist", "pyyaml"],
+        "test": ["pytest", "pytest-xdist", "pyyaml", "selenium>=4.11"],
     },
 )

@@ -65,6 +65,7 @@ def write_label_issues(config):
     """
     from mlnt_tf.data.sources import load_source
     from mlnt_tf.experiment import label_issues
+    from mlnt_tf.review.page import write_review_page
 
     if "output_dir" not in config.explicit:
         config = dataclasses.replace(config, output_dir=f"{config.output_dir}_label_issues")
@@ -75,7 +76,10 @@ def write_label_issues(config):
         source = load_source(dataclasses.replace(config, max_bad_images=1.0))
         judged = label_issues.find_issues(source, config)
         rows = label_issues.write_issues(directory, judged, source)
+        splits = {name: entry[0] for name, entry in judged.items()}
+        page = write_review_page(directory, splits, source.class_names)
     print_issues(rows, directory, time.monotonic() - began)
+    print(f"To look at the labels and correct them, open {page.resolve().as_uri()} in a browser.")
 
 
 def print_issues(rows, directory, seconds):

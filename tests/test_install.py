@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = ("mlnt-train", "mlnt-check", "mlnt-compare", "mlnt-report", "mlnt-prepare",
-            "mlnt-benchmark")
+            "mlnt-benchmark", "mlnt-review")
 pytestmark = pytest.mark.slow
 
 

@@ -26,7 +26,7 @@ BATCH_SIZE = 64
 ISSUES_FILE = "label_issues.csv"
 RECORDS_FILE = "records.csv"
 FILES = {ISSUES_FILE, RECORDS_FILE, "features.npy", "pred_probs.npy", "bad_images.csv",
-         lock.LOCK_FILE}
+         "review.html", "audit.html", lock.LOCK_FILE}
 HEADER = ("id", "record", "split", "given_label", "given_class", "predicted_label",
           "predicted_class", "suggested_label", "suggested_class", "label_score", "is_label_issue",
           "suggestion_score", "neighbor_agreement", "outlier_score", "true_label")

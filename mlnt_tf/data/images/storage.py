@@ -7,6 +7,7 @@ Every kind has `shape`, the (height, width, channels) of its images, `len()` and
                            selected one, in an order that only the key determines
   in_order()               tf.data.Dataset of (position, handle): each position once, in order
   pixels(handle)           uint8 [height, width, channels]
+  full_size()              iterator of uint8 [height, width, channels], in order, not resized
   mean_image()             float32 [height, width, channels], the mean image in [0, 1]
   digests()                int64 [n], a digest of each image's content
   nbytes                   int, the bytes of the pixels that stay in memory
@@ -41,6 +42,12 @@ class EncodedImages:
     """Base class of files and shards: pixels are decoded when they are needed."""
 
     nbytes = 0
+
+    def full_size(self):
+        """Returns an iterator of the decoded images in order, each at its own size."""
+        images = self.in_order().map(lambda position, handle: decode(self.encoded(handle)),
+                                     num_parallel_calls=tf.data.AUTOTUNE)
+        return without_autotuner(images).as_numpy_iterator()
 
     def digests(self):
         """Returns a digest of each encoded image, int64 [n]."""
@@ -85,18 +92,27 @@ class ArrayImages(RandomAccessImages):
     Args:
       array: uint8 [n, height, width, channels].
       size: (height, width) to which images are resized when they are read, or None.
+      encoded_images: the files or records that the array was decoded from, or None.
     """
 
-    def __init__(self, array, *, size=None):
+    def __init__(self, array, *, size=None, encoded_images=None):
         self.array = array
         self.size = size
+        self.encoded_images = encoded_images
         self.shape = (*(size or array.shape[1:3]), *array.shape[3:])
 
     def __len__(self):
         return len(self.array)
 
     def take(self, rows):
-        return ArrayImages(self.array[rows], size=self.size)
+        encoded_images = None if self.encoded_images is None else self.encoded_images.take(rows)
+        return ArrayImages(self.array[rows], size=self.size, encoded_images=encoded_images)
+
+    def full_size(self):
+        """Returns an iterator of the images in order, each at the size it was stored with."""
+        if self.encoded_images is not None:
+            return self.encoded_images.full_size()
+        return iter(self.array)
 
     @property
     def nbytes(self):
@@ -266,7 +282,7 @@ def load_into_memory(images):
     for batch in without_autotuner(pixels.batch(256)).as_numpy_iterator():
         array[start:start + len(batch)] = batch
         start += len(batch)
-    return ArrayImages(array)
+    return ArrayImages(array, encoded_images=images)
 
 
 def without_autotuner(dataset):
