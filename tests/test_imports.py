@@ -14,9 +14,10 @@ LAYERS = [
     ("mlnt_tf.losses", "mlnt_tf.progress", "mlnt_tf.files"),
     ("mlnt_tf.meta", "mlnt_tf.models", "mlnt_tf.neighbors", "mlnt_tf.labels"),
     ("mlnt_tf.data",), ("mlnt_tf.hardware", "mlnt_tf.report"),
-    ("mlnt_tf.training", "mlnt_tf.serving", "mlnt_tf.review"), ("mlnt_tf.experiment",), ("mlnt_tf.methods",),
-    ("mlnt_tf.runner",), ("mlnt_tf.train",),
-    ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare", "mlnt_tf.benchmark"), ("mlnt_tf.compare",)]
+    ("mlnt_tf.training", "mlnt_tf.serving", "mlnt_tf.review"), ("mlnt_tf.experiment",),
+    ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train",),
+    ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare", "mlnt_tf.benchmark"),
+    ("mlnt_tf.compare",)]
 MAX_COLUMNS = 100
 MAX_LINES = 340
 

@@ -11,7 +11,7 @@ FLAGS_FILE = "flags.txt"
 
 
 def main(argv=None):
-    """Writes the page and prints its path. Returns the exit code: 0, or 2 after a user's mistake."""
+    """Writes the page and prints its path. Returns the exit code: 0, or 2 after a mistake."""
     cli.set_up_logging()
     return cli.run_command(review, argv)
 
@@ -68,8 +68,8 @@ def read_config(directory):
     """
     flagfile = directory / FLAGS_FILE
     if not directory.is_dir():
-        raise UserError(f"RUN={directory} is not a directory. Name the directory of a finished run, "
-                        "or of `python -m mlnt_tf.check --label_issues`.")
+        raise UserError(f"RUN={directory} is not a directory. Name the directory of a finished "
+                        "run, or of `python -m mlnt_tf.check --label_issues`.")
     if not flagfile.is_file():
         raise UserError(f"{directory} has no {FLAGS_FILE}, which names the data set. Name the "
                         "directory of a finished run.")

@@ -5,8 +5,11 @@ import collections
 import numpy as np
 
 NUM_NEIGHBORS = 5
-# Below this cosine distance of standardized features, two images count as near duplicates.
-NEAR_DISTANCE = 0.05
+# Below this cosine distance of standardized features, two images count as near duplicates. Of
+# photographs of 128 pixels, 90 % of the copies with other brightness are below it, and half of the
+# mirrored copies and of those without a margin of 4 %. Of pairs of different photographs, 1 in
+# 2,000 is.
+NEAR_DISTANCE = 0.12
 MAX_COMPARED = 10_000  # Up to this many images, each is compared with each.
 BLOCK_ROWS = 4096
 ROWS_AT_ONCE = 2048
@@ -104,27 +107,19 @@ def near_duplicates(rows, neighbors, distances, threshold=NEAR_DISTANCE):
     return list(groups.values())
 
 
-def conflicting_duplicates(splits):
+def conflicting_duplicates(digests, labels):
     """Groups images of equal content that have different given labels.
 
-    Splits whose images are read from shards are left out, because that would read all of them.
-
     Args:
-      splits: dict of name to `Split`, in the order of the rows.
+      digests: list of int [n], or None where the content is unknown.
+      labels: int [n], given labels.
 
     Returns:
-      list of lists of rows, ascending. A row counts through all splits.
+      list of lists of rows, ascending.
     """
-    rows_of, start, labels = collections.defaultdict(list), 0, []
-    for split in splits.values():
-        digests = split.digests
-        if digests is None and split.images.nbytes:
-            digests = split.images.digests()
-        if digests is not None:
-            for row, digest in enumerate(digests.tolist(), start=start):
-                rows_of[digest].append(row)
-        labels.append(split.labels)
-        start += len(split)
-    labels = np.concatenate(labels)
+    rows_of = collections.defaultdict(list)
+    for row, digest in enumerate(digests):
+        if digest is not None:
+            rows_of[digest].append(row)
     return [rows for rows in rows_of.values()
             if len(rows) > 1 and len(set(labels[rows].tolist())) > 1]

@@ -58,16 +58,41 @@ def read_table(path):
                         "or of `python -m mlnt_tf.check --label_issues`.") from error
 
 
-def read_ids(directory):
-    """Returns the ids of records.csv, int64 [n], in the order of features.npy."""
+def read_records(directory):
+    """Reads records.csv, whose order is that of features.npy.
+
+    Args:
+      directory: pathlib.Path.
+
+    Returns:
+      (ids int64 [n], given labels int64 [n]).
+
+    Raises:
+      UserError: the table cannot be read, or lacks these columns.
+    """
     path = directory / RECORDS_FILE
+    rows = read_table(path)
     try:
-        return np.array([int(row["id"]) for row in read_table(path)], np.int64)
-    except (KeyError, TypeError, OverflowError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} has no column of whole numbers named id ({error}). Write the "
-                        "label issues again.") from error
+        pairs = [(int(row["id"]), int(row["given_label"])) for row in rows]
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} needs whole numbers in the columns id and given_label ({error}). "
+                        "Write the label issues again.") from error
+    ids, labels = np.array(pairs, np.int64).reshape(-1, 2).T
+    return ids, labels
+
+
+def read_id(row, path):
+    """Returns the id of a row of label_issues.csv. Raises UserError if the row is incomplete."""
+    missing = [name for name in REQUIRED if row.get(name) is None]
+    if missing:
+        raise UserError(f"{path} lacks the column {missing[0]}. Write the label issues again with "
+                        "this version of mlnt_tf.")
+    if not row["id"].isdecimal():
+        raise UserError(f"{path} has the id {row['id']!r}, which is not a whole number. Write the "
+                        "label issues again.")
+    return int(row["id"])
 
 
 def read_flag(text):
@@ -108,16 +133,12 @@ def choose(directory, *, top, class_name, split, audit_ids, others):
     per_class = collections.defaultdict(lambda: [0, 0])
     total = flagged = matching = reviewed = 0
     for row in read_table(path):
-        missing = [name for name in REQUIRED if row.get(name) is None]
-        if missing:
-            raise UserError(f"{path} lacks the column {missing[0]}. Write the label issues again "
-                            "with this version of mlnt_tf.")
+        row_id = read_id(row, path)
         is_issue = read_flag(row.get("is_label_issue"))
         total += 1
         flagged += is_issue
         per_class[row["given_class"]][0] += 1
         per_class[row["given_class"]][1] += is_issue
-        row_id = int(row["id"])
         if row_id in others:
             by_id[row_id] = row
         if row_id in wanted:
@@ -164,7 +185,8 @@ def draw_audit(directory, count, *, class_name, split, seed):
     Returns:
       list of int, ids in random order. It is shorter than `count` if fewer images match.
     """
-    ids = np.array([int(row["id"]) for row in read_table(directory / ISSUES_FILE)
+    path = directory / ISSUES_FILE
+    ids = np.array([read_id(row, path) for row in read_table(path)
                     if matches(row, class_name, split)], np.int64)
     order = np.argsort(uniform_draws(ids, seed=seed, salt=AUDIT_SALT), kind="stable")
     return ids[order[:count]].tolist()

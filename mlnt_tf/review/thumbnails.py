@@ -26,8 +26,8 @@ def encode_thumbnails(splits, sides, limits):
     """Makes the thumbnails of some images.
 
     Args:
-      splits: dict of name to `Split`, in the order of the rows.
-      sides: dict of row to the longest side in pixels. A row counts through all splits.
+      splits: dict of name to `Split`. Their rows are counted through, in this order.
+      sides: dict of row to the longest side in pixels.
       limits: dict of row to the size in bytes before the encoding as text.
 
     Returns:

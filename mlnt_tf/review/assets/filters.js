@@ -10,8 +10,7 @@ const NOTES = {
     : "The labels that are most worth a look come first.",
   duplicates: "Equal images with different labels. Each group has a number.",
   near: "Similar images, those with different labels first. "
-    + `Cosine distance below ${PAGE.nearDistance}`
-    + (PAGE.compared ? `, found among ${PAGE.compared}.` : "."),
+    + `Cosine distance of their features below ${PAGE.nearDistance}.`,
   outliers: "The images that are least similar to all others.",
 };
 const ORDERS = [

@@ -19,7 +19,7 @@ class GridView {
     const empty = el("p", { class: "empty" }, "No image matches these filters.");
     this.root.replaceChildren(list.length ? this.container : empty,
       el("div", { class: "apply" }, this.count,
-        verdictButtons((verdict) => this.app.judge(verdict), "grid", null)));
+        verdictButtons(this.app, "grid", null)));
     this.update();
   }
 

@@ -198,6 +198,8 @@ class App {
     const entries = this.targets().filter((item) => this.store.get(item.id))
       .map((item) => [item.id, undefined]);
     if (entries.length) this.store.set(entries);
+    this.grid.selected.clear();
+    this.update();
     say(entries.length ? "The verdict was taken back." : "There is no verdict to take back.");
   }
 

@@ -5,7 +5,8 @@ function block(heading, ...children) {
 }
 
 function noiseBlock() {
-  const { rate, interval } = PAGE.noise;
+  const { interval } = PAGE.noise;
+  const rate = PAGE.noise.rate ?? null;
   const range = Array.isArray(interval) && interval.length === 2
     ? ` (${percent(interval[0])} to ${percent(interval[1])})` : "";
   return block("How many labels are wrong",
@@ -16,7 +17,7 @@ function noiseBlock() {
       ? `labels (${percent(PAGE.flagged / Math.max(PAGE.total, 1))}) are worth a look. `
       : `${PAGE.flagged.toLocaleString("en")} of ${plural(PAGE.total, "label")} are worth a look. `,
     "The estimate counts errors of the classifier as wrong labels, so it is usually too high: of "
-    + "data without wrong labels, 7 to 11 % are flagged too. Random images give an honest rate:"),
+    + "data without wrong labels, 7 to 12 % are flagged too. Random images give an honest rate:"),
     el("pre", {}, PAGE.auditCommand));
 }
 
@@ -44,10 +45,24 @@ function pairBlock(showPair) {
 }
 
 function classBlock() {
-  const rows = PAGE.perClass.map(([label, count, flagged]) =>
-    [name(label), count.toLocaleString("en"), flagged.toLocaleString("en"),
-      percent(flagged / count)]);
-  return block("Given labels", table(["Class", "Images", "Worth a look", "Share"], rows));
+  const { perClass } = PAGE.noise;
+  const isEstimated = Object.keys(perClass).length > 0;
+  const rows = PAGE.perClass.map(([label, count, flagged]) => {
+    const share = perClass[label];
+    return [name(label), count.toLocaleString("en"), flagged.toLocaleString("en"),
+      percent(flagged / count),
+      ...(isEstimated ? [typeof share === "number" ? percent(share) : "unknown"] : [])];
+  });
+  return block("Given labels", table(["Class", "Images", "Worth a look", "Share",
+    ...(isEstimated ? ["Estimated wrong"] : [])], rows));
+}
+
+// For many classes, where a matrix would be too large.
+function confusedBlock() {
+  const { matrix, pairs } = PAGE.noise;
+  if (matrix || !pairs.length) return null;
+  return block("Most confused classes (estimated)", table(["True", "Given", "Images"],
+    pairs.map((pair) => [name(pair.true), name(pair.given), String(pair.count)])));
 }
 
 function matrixBlock() {
@@ -77,7 +92,8 @@ function matrixBlock() {
 }
 
 function showOverview(showPair) {
-  const blocks = [noiseBlock(), nextBlock(), matrixBlock(), pairBlock(showPair), classBlock()];
+  const blocks = [noiseBlock(), nextBlock(), matrixBlock(), confusedBlock(), pairBlock(showPair),
+    classBlock()];
   byId("overview").replaceChildren(...blocks.filter(Boolean));
 }
 

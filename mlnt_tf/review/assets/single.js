@@ -9,13 +9,16 @@ const SCORES = [
 ];
 
 // `entry` is the verdict on the one image, or null for buttons that apply to many images.
-function verdictButtons(judge, view, entry) {
+function verdictButtons(app, view, entry) {
   return el("div", { class: "verdicts", role: "group", "aria-label": "Verdict" },
     ...VERDICTS.map(({ key, verdict, text, short }) => el("button", {
       type: "button", class: verdict === "choose" ? "correct" : verdict, id: `${view}-${verdict}`,
       "aria-pressed": entry ? String(entry.verdict === verdict) : undefined,
-      "aria-keyshortcuts": key, title: text, click: () => judge(verdict),
-    }, el("span", {}, entry ? text : short), el("kbd", {}, key))));
+      "aria-keyshortcuts": key, title: text, click: () => app.judge(verdict),
+    }, el("span", {}, entry ? text : short), el("kbd", {}, key))),
+    el("button", { type: "button", id: `${view}-back`, disabled: Boolean(entry) && !entry.verdict,
+      title: "Take back the verdict", "aria-keyshortcuts": "x", click: () => app.takeBack() },
+    el("span", {}, "Take back"), el("kbd", {}, "x")));
 }
 
 function neighborList(item) {
@@ -94,7 +97,7 @@ class SingleView {
           el("span", { class: "arrow", "aria-hidden": "true" }, "→"),
           el("div", { class: "label suggested" }, el("small", {}, "Suggested"),
             el("b", { dir: "auto" }, suggested))),
-        verdictButtons((verdict) => this.app.judge(verdict), "single", entry ?? {}),
+        verdictButtons(this.app, "single", entry ?? {}),
         item.neighbors
           ? el("div", {}, el("h2", {}, "Nearest images and their labels"), neighborList(item))
           : null,

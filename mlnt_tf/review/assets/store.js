@@ -2,11 +2,11 @@
 // they survive a reload and a page with other images of the same run.
 
 const VERDICTS = [
-  { key: "k", verdict: "keep", text: "Keep the given label", short: "Keep", badge: "keep" },
-  { key: "s", verdict: "correct", text: "Take the suggestion", short: "Suggestion" },
-  { key: "c", verdict: "choose", text: "Choose another label…", short: "Choose…" },
-  { key: "d", verdict: "drop", text: "Drop the image", short: "Drop", badge: "drop" },
-  { key: "n", verdict: "none", text: "None of these classes", short: "None", badge: "none" },
+  { key: "k", verdict: "keep", text: "Keep given label", short: "Keep", badge: "keep" },
+  { key: "s", verdict: "correct", text: "Take suggestion", short: "Suggestion" },
+  { key: "c", verdict: "choose", text: "Another label…", short: "Choose…" },
+  { key: "d", verdict: "drop", text: "Drop image", short: "Drop", badge: "drop" },
+  { key: "n", verdict: "none", text: "None of these", short: "None", badge: "none" },
   { key: "m", verdict: "several", text: "Several classes", short: "Several", badge: "several" },
   { key: "u", verdict: "unsure", text: "Cannot tell", short: "Cannot tell", badge: "cannot tell" },
 ];
