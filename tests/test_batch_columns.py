@@ -142,6 +142,14 @@ def test_one_hot_probabilities_equal_labels(name):
         np.testing.assert_allclose(actual, expected, atol=1e-7)
 
 
+def test_gce_with_soft_labels_is_the_mean_over_the_classes():
+    logits = tf.math.log(tf.constant([[.7, .2, .1], [.1, .3, .6]]))
+    soft = np.float32([[.5, .5, 0], [0, 0, 1]])
+    expected = [.5 * (1 - .7**.7) / .7 + .5 * (1 - .2**.7) / .7, (1 - .6**.7) / .7]
+    actual = losses.soft_generalized_cross_entropy(soft, logits, q=.7)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
 def test_probabilities_replace_the_labels_in_the_loss_only():
     model = compiled(mlnt_tf.CrossEntropy(tiny.dense()), run_eagerly=True)
     logits = model.student(batch()["image"])

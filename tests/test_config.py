@@ -212,6 +212,25 @@ def test_method_reads_only_its_own_sections(method, unread):
     assert {flag[2:].partition("=")[0] for flag in unread_flags(config)} == unread
 
 
+def test_settings_of_a_loss_are_read_by_the_methods_that_take_it():
+    assert unread_flags(Config(gce_q=0.5, classification_loss="gce")) == []
+    assert unread_flags(Config(elr_beta=0.5, classification_loss="gce")) == ["--elr_beta=0.5"]
+    elr = Config(method="mean_teacher", elr_beta=0.5, classification_loss="elr", inner_rate=0.1)
+    assert unread_flags(elr) == ["--inner_rate=0.1"]
+    forward = Config(method="forward", elr_beta=0.5, classification_loss="elr")
+    assert unread_flags(forward) == ["--classification_loss=elr", "--elr_beta=0.5"]
+
+
+def test_tau_is_a_number_or_auto(tmp_path):
+    config = flags.parse(["train", "--tau=auto"])
+    (tmp_path / "flags.txt").write_text(flags.flag_file(config))
+    assert flags.parse(["train", f"--flagfile={tmp_path}/flags.txt"]).tau == "auto"
+    assert flags.parse(["train", "--tau=.25"]).tau == 0.25
+    for value, message in (("often", "must be a number or one of auto"), ("1.5", "below 1")):
+        with pytest.raises(UserError, match=message):
+            flags.parse(["train", f"--tau={value}"])
+
+
 def test_unread_flags_of_a_flag_file_are_not_reported(tmp_path):
     (tmp_path / "some.flags").write_text("--iterations=2\n--elr_beta=0.1\n")
     config = flags.parse(["train", f"--flagfile={tmp_path}/some.flags", "--method=gce", "--tau=.5",

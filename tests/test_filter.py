@@ -1,17 +1,20 @@
 """The mentor's filter, and the targets it makes (paper section 3.3)."""
 
+import types
+
 import numpy as np
 import pytest
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.targets import Targets
+from mlnt_tf.experiment.repair import report_repair, warn_about_empty_classes
 from mlnt_tf.labels.filter import (
     empty_classes,
     filter_statistics,
     probability_of_labels,
     select_trusted,
 )
-from mlnt_tf.experiment.repair import warn_about_empty_classes
+from mlnt_tf.labels.repair import Repaired
 
 GIVEN = np.int32([0, 0, 1, 1, 2])
 TRUE = np.int32([0, 1, 1, 1, 2])
@@ -65,6 +68,32 @@ def test_empty_class_is_logged_with_counts(caplog):
 def test_no_empty_class_logs_nothing(caplog):
     warn_about_empty_classes(np.ones(5, bool), GIVEN, ("cat", "dog", "bird"), flag="--tau=0.3")
     assert caplog.text == ""
+
+
+def stage_of(labels, *, realized_rate=None):
+    """Returns what `report_repair` reads of a stage."""
+    train = types.SimpleNamespace(labels=labels, true_labels=np.full(len(labels), -1))
+    train = type("Train", (), {**vars(train), "__len__": lambda self: len(labels)})()
+    examples = types.SimpleNamespace(train=train, class_names=("cat", "dog", "bird"),
+                                     realized_rate=realized_rate)
+    return types.SimpleNamespace(name="iteration 2", examples=examples,
+                                 config=types.SimpleNamespace(label_repair="filter"))
+
+
+def test_less_than_a_third_of_the_data_is_warned_of(caplog):
+    labels = np.int32([0, 1, 2] * 4)
+    selected = np.zeros(12, bool)
+    selected[:4] = True
+    report_repair(stage_of(labels), Repaired(labels, selected, np.ones(12)))
+    assert "less than a third" not in caplog.text
+    selected[3] = False
+    report_repair(stage_of(labels), Repaired(labels, selected, np.ones(12)))
+    assert "iteration 2 trains on less than a third of the data" in caplog.text
+
+
+def test_first_iteration_reports_every_given_label():
+    statistics = report_repair(stage_of(GIVEN), None)
+    assert (statistics["kept"], statistics["changed"], statistics["dropped"]) == (5, 0, 0)
 
 
 def test_targets_that_select_nothing_are_refused():

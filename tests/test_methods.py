@@ -30,8 +30,12 @@ STAGES = {
     "elr": ["elr"],
     "gce": ["gce"]}
 # test_checkpoints.py interrupts cross entropy, and kill.py the iterations.
-INTERRUPTED = ("forward", "joint_optimization", "cnn_crf", "elr", "gce")
-FLAGS = {"forward": ["--transition_matrix=estimated"], "cnn_crf": ["--crf_form=exact"]}
+INTERRUPTED = ("mean_teacher", "forward", "joint_optimization", "cnn_crf", "elr", "gce")
+FLAGS = {"forward": ["--transition_matrix=estimated"], "cnn_crf": ["--crf_form=exact"],
+         "mean_teacher": ["--label_repair=votes", "--mixup=4", "--classification_loss=elr",
+                          "--min_per_class=3"],
+         "cross_entropy_iterative": ["--label_repair=posterior", "--mixup=0.5",
+                                     "--classification_loss=gce", "--min_per_class=3"]}
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -98,6 +102,19 @@ def test_results_list_the_stages_and_the_exported_network(method, finished):
 def test_resume_after_interrupt_gives_identical_weights(method, finished, tmp_path):
     assert run(method, tmp_path / "uninterrupted") == 0
     assert kill.contents(finished(method)) == kill.contents(tmp_path / "uninterrupted")
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "cross_entropy_iterative"])
+def test_repaired_labels_are_stored_per_example_and_counted(method, finished):
+    iteration = read_results(finished(method))["iterations"][1]
+    table = np.load(finished(method) / "iteration_2/labels.npz")
+    assert iteration["kept"] == table["selected"].sum()
+    assert iteration["kept"] + iteration["dropped"] == len(table["id"]) == 200
+    changed = table["selected"] & (table["label"] != table["given_label"])
+    assert iteration["changed"] == changed.sum()
+    counts = np.bincount(table["label"], minlength=10)
+    kept = np.bincount(table["label"][table["selected"]], minlength=10)
+    assert (kept >= np.minimum(counts, 3)).all()
 
 
 def test_estimated_matrix_is_stored_plotted_and_compared_with_the_true_one(finished):
