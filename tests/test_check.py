@@ -6,6 +6,7 @@ import pytest
 
 from mlnt_tf import check, methods, train
 from mlnt_tf.config import Config
+from mlnt_tf.data.load import load_examples
 
 from pictures import encode, picture, tree
 
@@ -131,3 +132,22 @@ def test_planned_steps_keep_their_sum_if_meta_every_does_not_divide_them():
     examples = types.SimpleNamespace(steps_per_epoch=3)
     steps = check.planned_steps(config, examples, methods.find(config))
     assert steps == {"mlnt": 23, "cross entropy": 12 + 90 - 23}
+
+
+@pytest.mark.parametrize("meta_every, expected", [
+    (1, {"mean teacher": 90}), (4, {"mean teacher": 23, "cross entropy": 67})])
+def test_planned_steps_of_mean_teacher_have_no_warm_up(meta_every, expected):
+    config = Config(method="mean_teacher", iterations=3, epochs=10, meta_every=meta_every)
+    examples = types.SimpleNamespace(steps_per_epoch=3)
+    assert check.planned_steps(config, examples, methods.find(config)) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [
+    dict(synthetic="expected"), dict(method="mean_teacher", classification_loss="elr")])
+def test_steps_of_every_kind_are_timed(settings):
+    config = Config(train_examples=200, batch_size=32, width=2, precision="float32",
+                    jit_compile="false", **settings)
+    examples = load_examples(config)
+    for kind in methods.find(config).planned_epochs(config, examples):
+        assert check.time_step(kind, examples, config) > 0
