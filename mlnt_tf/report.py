@@ -73,11 +73,20 @@ def format_table(results):
     if filtered["filter_precision"] is not None:
         correct = f", {_percent(filtered['filter_precision'])} % of them correct"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of {count} training labels wrong; "
-            f"seed {results['seed']}; accuracies in %\n\n"
+            f"seed {results['seed']}\n{describe_labels(results)}\n\n"
             f"{align_columns(lines)}\n\n"
             f"exported: {results['exported']} (its epoch chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; its filter would keep {filtered['kept']} of "
             f"{count} training labels{correct}")
+
+
+def describe_labels(results):
+    """Returns the line that says which labels accuracies were measured against."""
+    kinds = results.get("labels")  # Absent from results of an earlier version.
+    if kinds is None:
+        return "accuracies in %"
+    return (f"accuracies in %, of validation against {kinds['validation']}; of test against "
+            f"{kinds['test']}")
 
 
 def summarize(runs):
@@ -101,7 +110,7 @@ def summarize(runs):
     seeds = ", ".join(str(run["seed"]) for run in runs)
     accuracy = _mean_and_deviation([run["test_accuracy"] for run in runs])
     return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: {wrong} of the training labels "
-            f"wrong; mean ± standard deviation over seeds {seeds}, in %\n\n"
+            f"wrong; mean ± standard deviation over seeds {seeds}\n{describe_labels(runs[0])}\n\n"
             f"{align_columns(lines)}\n\n"
             f"exported (best by validation): test accuracy {accuracy} %")
 

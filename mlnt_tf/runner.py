@@ -10,8 +10,9 @@ from mlnt_tf import methods
 from mlnt_tf.config import DiskError, NonFiniteLoss, UserError, WorkerLost, flags, unread_flags
 from mlnt_tf.data import load
 from mlnt_tf.experiment import record, results
+from mlnt_tf.experiment.recipe import resolve_recipe
 from mlnt_tf.experiment.run import open_run
-from mlnt_tf.experiment.select import select
+from mlnt_tf.experiment.select import select_for_run
 from mlnt_tf.hardware import planning, precision
 from mlnt_tf.hardware.devices import lost_worker, open_devices
 from mlnt_tf.models import applications
@@ -54,6 +55,7 @@ def run(config):
             stored = this_run.finished_results()
             if stored is None:
                 results.write_data_tables(this_run)
+                this_run.prepare()
                 method.train(this_run)
                 stored = finish(this_run, method)
             return stored if devices.is_chief else None
@@ -94,7 +96,9 @@ def explain_failures(config, devices):
 
 
 def plan_run(config):
-    """Plans the devices and replaces every "auto", by the recorded value if the run is resumed.
+    """Applies the recipe, plans the devices and replaces every "auto".
+
+    A resumed run takes the recorded values.
 
     Args:
       config: a Config.
@@ -105,7 +109,7 @@ def plan_run(config):
     Raises:
       UserError: the settings cannot run on this machine, or --output_dir holds another run.
     """
-    adopted = record.adopt(config, record.find_recorded(config))
+    adopted = resolve_recipe(record.adopt(config, record.find_recorded(config)))
     try:
         plan = planning.plan_devices(adopted)
         return plan, adopted, precision.resolve(adopted, plan)
@@ -181,10 +185,10 @@ def finish(this_run, method):
         reason = f"left the stage {unfinished[0]!r} unfinished" if unfinished else "opened no stage"
         raise UserError(f"--method={this_run.config.method} {reason}. In its "
                         "function `train`, call run.stage(name).train(...) for each stage.")
-    best = select(method.candidates(this_run.stages))
+    best = select_for_run(this_run, method)
     export.export_saved_model(
-        best.stage.load_best(best.network, distributed=False), this_run.path / "saved_model",
-        preprocess=this_run.examples.preprocess, class_names=this_run.examples.class_names)
+        this_run.complete(best.load(distributed=False)), this_run.path / "saved_model",
+        preprocess=this_run.images.preprocess, class_names=this_run.images.class_names)
     summary = results.write_suspects_and_summarize(this_run, best)
     this_run.finish(summary)
     return summary

@@ -1,34 +1,41 @@
-"""The choice of the network to export."""
+"""The choice of the exported network."""
 
-import types
+import numpy as np
+import pytest
 
-from mlnt_tf.experiment.select import Candidate, last_student, select
-
-
-def new_stage(name, **accuracies):
-    """Returns a finished stage with these validation accuracies."""
-    result = {network: {"best_validation": accuracy} for network, accuracy in accuracies.items()}
-    return types.SimpleNamespace(name=name, result=result)
+from mlnt_tf.experiment.select import select_by_standard_error
 
 
-def test_highest_validation_accuracy_is_selected():
-    first = new_stage("1", student=.7, teacher=.9)
-    second = new_stage("2", student=.8, teacher=.6)
-    candidates = [Candidate(stage, network) for stage in (first, second)
-                  for network in ("student", "teacher")]
-    assert select(candidates) == Candidate(first, "teacher")
+def correct(*counts, n=100):
+    """Returns one array per count, in which that many of the first images are correct."""
+    return [np.arange(n) < count for count in counts]
 
 
-def test_ties_go_to_the_last_candidate():
-    """Within an iteration that is the teacher, between iterations the later one."""
-    first = new_stage("1", student=.9, teacher=.9)
-    second = new_stage("2", student=.9, teacher=.8)
-    candidates = [Candidate(first, "student"), Candidate(first, "teacher"),
-                  Candidate(second, "student")]
-    assert select(candidates[:2]).network == "teacher"
-    assert select(candidates).stage is second
+def test_later_network_wins_if_it_gains_more_than_a_standard_error():
+    index, [comparison] = select_by_standard_error(correct(70, 80))
+    assert index == 1
+    assert comparison == {"gain": pytest.approx(.1), "standard_error": pytest.approx(.03),
+                          "selected": True}
 
 
-def test_default_candidate_is_the_student_of_the_last_stage():
-    stages = [new_stage("cross entropy", student=.9), new_stage("forward", student=.8, teacher=.9)]
-    assert last_student(stages) == [Candidate(stages[1], "student")]
+def test_gain_of_one_standard_error_or_less_keeps_the_cheaper_network():
+    index, [comparison] = select_by_standard_error(correct(70, 70))
+    assert (index, comparison["selected"]) == (0, False)
+    # Of ten images on which they disagree, six favor the later: 2 of 100, with an error of 3.16.
+    first, second = correct(50, 50)
+    first[50:54], second[54:60] = True, True
+    index, [comparison] = select_by_standard_error([first, second])
+    assert comparison["gain"] == pytest.approx(.02)
+    assert comparison["standard_error"] == pytest.approx(np.sqrt(.1 - .02**2) / 10)
+    assert index == 0
+
+
+def test_each_network_is_compared_with_the_one_selected_so_far():
+    index, comparisons = select_by_standard_error(correct(70, 60, 68, 90))
+    assert index == 3
+    assert [one["selected"] for one in comparisons] == [False, False, True]
+    assert comparisons[1]["gain"] == pytest.approx(-.02)
+
+
+def test_single_network_is_selected_without_a_comparison():
+    assert select_by_standard_error(correct(3)) == (0, [])

@@ -270,10 +270,14 @@ def _rounded(number):
 
 def _content(rows, command):
     """Returns the `page.Content` of the table."""
-    datasets = dict.fromkeys(run.results["dataset"] for row in rows for run in row.finished)
+    results = [run.results for row in rows for run in row.finished]
+    datasets = dict.fromkeys(each["dataset"] for each in results)
+    labels = dict.fromkeys(f"Validation measures against {each['labels']['validation']}, test "
+                           f"against {each['labels']['test']}."
+                           for each in results if "labels" in each)
     return page.Content(
         heading=f"Methods compared: {', '.join(datasets) or 'no finished run'}",
-        explanation=EXPLANATION,
+        explanation=" ".join([EXPLANATION, *labels]),
         columns=COLUMNS,
         lines=[cells(row) for row in rows],
         marked={index for index, row in enumerate(rows) if row.failed},

@@ -12,9 +12,11 @@ from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserErro
 from mlnt_tf.config.label_issues import LabelIssueSettings
 from mlnt_tf.config.meta import ConsistencySettings, MetaSettings
 from mlnt_tf.config.methods import (
-    PRIORS, TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, PriorSettings,
+    PRIORS, TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, LogisticSettings,
+    PriorSettings,
     TransitionSettings)
 from mlnt_tf.config.network import MODELS, NetworkSettings
+from mlnt_tf.config.recipes import RecipeSettings
 from mlnt_tf.config.settings import (
     Section, config_class, setting, setting_fields, unread_flags)
 from mlnt_tf.config.teacher import IterationSettings, RepairSettings, TeacherSettings
@@ -23,10 +25,10 @@ from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 
 SECTIONS = (  # In the order of --help and flags.txt.
-    DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings, IterationSettings,
-    RepairSettings, MetaSettings, ConsistencySettings, UpdateSettings, TeacherSettings,
-    TransitionSettings, PriorSettings, GceSettings, ElrSettings, JointSettings, CnnCrfSettings,
-    DeviceSettings, OutputSettings)
+    RecipeSettings, DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings,
+    IterationSettings, RepairSettings, MetaSettings, ConsistencySettings, UpdateSettings,
+    TeacherSettings, TransitionSettings, PriorSettings, GceSettings, ElrSettings, LogisticSettings,
+    JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
 
 
 # `check` has one more section, which no run reads.

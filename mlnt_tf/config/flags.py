@@ -11,7 +11,7 @@ import textwrap
 
 from absl import flags
 
-from mlnt_tf.config import Config, UserError
+from mlnt_tf.config import Config, UserError, recipes
 from mlnt_tf.config.settings import format_value, heading, map_path, setting_fields
 
 class _NumberOrWord(flags.ArgumentParser):
@@ -34,12 +34,15 @@ def _define_number_or_word(name, default, help, flag_values):
 DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float,
           str: flags.DEFINE_string, float | str: _define_number_or_word}
 TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
+# Comments in flags.txt, each followed by flags.
+EXPLICIT_COMMENT = "# Given on the command line:"
+RECIPE_COMMENT = "# Set by the recipe:"
 LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
 
 
 # The flags that --help lists first.
-MOST_USED = ("dataset", "data_dir", "image_size", "noise", "noise_rate", "model", "method",
-             "iterations", "epochs", "batch_size", "num_synthetic", "seed", "output_dir")
+MOST_USED = ("recipe", "dataset", "data_dir", "image_size", "noise", "noise_rate", "model",
+             "method", "iterations", "epochs", "batch_size", "num_synthetic", "seed", "output_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
 
     Flags take effect in order, and the lines of a flag file count as flags in the place of its
     --flagfile. So a flag file replaces the defaults, and a flag after --flagfile replaces the
-    file's value.
+    file's value. A recipe replaces defaults only. One that depends on the data is applied later.
 
     Args:
       argv: list of str, the program's name and its flags.
@@ -128,11 +131,16 @@ def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
         raise UserError(f"{rest[0]!r} is not a flag. Write --name=value, like --seed=1.")
     chosen = {name: map_path(field, values[name].value, os.path.expanduser)
               for name, field in fields.items()}
-    if not values["output_dir"].present:
-        chosen["output_dir"] = _default_output_dir(command_line["flagfile"].value,
-                                                   chosen["dataset"])
-    explicit = frozenset(name for name in fields if command_line[name].present)
-    return settings(**chosen, explicit=explicit)
+    config = settings(
+        **chosen, explicit=frozenset(name for name in fields if command_line[name].present),
+        given=frozenset(name for name in fields if values[name].present))
+    recipe = recipes.RECIPES.get(config.recipe)
+    if recipe is not None and not recipe.needs_survey:
+        config = recipes.apply(config, config.recipe)
+    if values["output_dir"].present:
+        return config
+    output_dir = _default_output_dir(command_line["flagfile"].value, config.dataset)
+    return dataclasses.replace(config, output_dir=output_dir)
 
 
 class _CommandLineValues(flags.FlagValues):
@@ -193,6 +201,8 @@ def _help(settings, usage):
     for name in MOST_USED:
         if name in fields:
             lines += _describe(fields[name])
+    lines += ["", "Recipes:"]
+    lines += [f"  {name:17} {recipe.summary}" for name, recipe in recipes.RECIPES.items()]
     for section in settings.SECTIONS:
         rest = [field for name, field in setting_fields(section).items() if name not in MOST_USED]
         if rest:
@@ -233,10 +243,25 @@ def to_flag_lines(config):
 
 
 def flag_file(config):
-    """Returns the text of flags.txt: every setting, after a comment with those given explicitly."""
-    explicit = " ".join(f"--{name}" for name in sorted(config.explicit or ())) or "none"
-    lines = "\n".join(to_flag_lines(config))
-    return f"# Given on the command line: {explicit}\n{lines}\n"
+    """Returns the text of flags.txt: every setting, after comments on where values come from."""
+    comments = [f"{label} {' '.join(f'--{name}' for name in sorted(names or ())) or 'none'}"
+                for label, names in ((EXPLICIT_COMMENT, config.explicit),
+                                     (RECIPE_COMMENT, config.from_recipe))]
+    return "\n".join([*comments, *to_flag_lines(config), ""])
+
+
+def commented_flags(text, comment):
+    """Returns the names of the flags that a comment of flags.txt lists, sorted.
+
+    Args:
+      text: str, the content of flags.txt.
+      comment: EXPLICIT_COMMENT or RECIPE_COMMENT.
+    """
+    for line in text.splitlines():
+        if line.startswith(comment):
+            words = line.removeprefix(comment).split()
+            return sorted(word.removeprefix("--") for word in words if word.startswith("--"))
+    return []
 
 
 def identity_lines(config):

@@ -6,7 +6,7 @@ import pathlib
 from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import PathFormat, Section, setting
 
-TRANSITIONS = ("auto", "true", "estimated")
+TRANSITIONS = ("auto", "true", "estimated", "anchors", "probe")
 PRIORS = ("uniform", "given")
 
 
@@ -17,8 +17,10 @@ class TransitionSettings(Section):
     METHODS = ("forward", "cnn_crf")
 
     transition_matrix: str = setting(
-        "auto", "T, p(given | true): true, estimated, or a file with one row per true class. auto "
-        "means true if --noise injects the noise, else estimated.",
+        "auto", "T, p(given | true): true; estimated from the confident joint of a network trained "
+        "by cross entropy, and for forward once more from a network trained with that estimate; "
+        "anchors, the estimate of Patrini et al.; probe, with --initial_head=probe; or a file with "
+        "one row per true class. auto means true if --noise injects the noise, else estimated.",
         path=PathFormat(words=TRANSITIONS))
 
     def check(self):
@@ -60,6 +62,16 @@ class GceSettings(Section):
     gce_q: float = setting(
         0.7, "q: the loss is close to cross entropy for small q, and the mean absolute error at 1.",
         above=0, maximum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticSettings(Section):
+    """Logistic regression of scikit-learn"""
+
+    METHODS = ("logistic",)
+
+    logistic_c: float = setting(
+        0.003, "C: inverse of the strength of the L2 regularization.", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

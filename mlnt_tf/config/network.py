@@ -26,6 +26,13 @@ class NetworkSettings(Section):
         "to [0, 1], subtract the mean of the training images) or none (0 to 255). auto is the one "
         "that the published weights of --model expect, or mean_image if it has none.",
         choices=NORMALIZATIONS)
+    initial_head: str = setting(
+        "random", "Head that every stage begins with: random, or probe for the noise-corrected "
+        "probe on the features of the pretrained network, which is also a stage of its own.",
+        choices=("random", "probe"))
+    flip_average: bool = setting(
+        False, "With --freeze=body, average the features of each image and its mirror image. This "
+        "doubles the cost of the features, in training and in the exported network.")
     width: int = setting(32, "Number of channels in the first stage.", minimum=1)
     freeze: str = setting(
         "none", "Layers that keep their initial weights: none, body (all but the last layer) or "
@@ -41,6 +48,15 @@ class NetworkSettings(Section):
         if self.freeze not in ("none", "body") and not names_layer:
             raise UserError(f"--freeze={self.freeze} is not known. Choose none, body or "
                             "until:LAYER.")
+        if self.freeze == "body" and self.augment:
+            raise UserError("--augment changes the images in every epoch, but --freeze=body "
+                            "computes their features once. Omit one of them.")
+        if self.freeze == "body" and self.initial_head == "probe":
+            raise UserError("--initial_head=probe is for a network that is fine-tuned, but "
+                            "--freeze=body trains heads only. Omit one of them.")
+        if self.flip_average and self.freeze != "body":
+            raise UserError(f"--flip_average needs --freeze=body, but --freeze={self.freeze}. "
+                            "Change one of them.")
         if self.sync_batch_norm and (self.freeze_batch_norm or self.freeze == "body"):
             flag = "--freeze_batch_norm" if self.freeze_batch_norm else "--freeze=body"
             raise UserError(f"--sync_batch_norm has no effect with {flag}, which leaves no batch "

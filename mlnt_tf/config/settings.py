@@ -73,11 +73,17 @@ class Settings:
       SECTIONS: the sections, in the order of --help.
       explicit: frozenset of the settings given on the command line itself, without those given
         only by a flag file. None if the object was not made from a command line.
+      given: frozenset of the settings given on the command line or in a flag file. None if the
+        object was not made from a command line.
+      from_recipe: frozenset of the settings whose value --recipe has set. None if no recipe has
+        been applied yet.
     """
 
     SECTIONS = ()
 
     explicit: frozenset | None = dataclasses.field(default=None, compare=False, repr=False)
+    given: frozenset | None = dataclasses.field(default=None, compare=False, repr=False)
+    from_recipe: frozenset | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         for name, field in setting_fields(self).items():

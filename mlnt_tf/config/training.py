@@ -8,7 +8,7 @@ from mlnt_tf.config.user_functions import check_name, is_function_name, parse_ar
 
 # The built-in methods. Each is a module of this name in mlnt_tf/methods.
 METHODS = ("mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "mean_teacher",
-           "forward", "joint_optimization", "cnn_crf", "elr", "gce")
+           "forward", "joint_optimization", "cnn_crf", "elr", "gce", "lda", "logistic")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,12 @@ class Examples:
         """The fraction of training labels that are wrong, or None if no true label is known."""
         return noise.realized_rate(self.train.true_labels, self.train.labels)
 
+    @property
+    def label_kinds(self):
+        """Which labels accuracy is measured against: {"validation": str, "test": str}."""
+        return {"validation": _describe_labels(self.validation),
+                "test": _describe_labels(self.test)}
+
     def new_network(self, config):
         """Returns the network with its initial weights, which are the same for every call.
 
@@ -57,6 +63,10 @@ class Examples:
             num_classes=len(self.class_names), seed=config.seed,
             pretrained_weights=config.pretrained_weights)
         return freeze_layers(network, config.freeze, batch_norm=config.freeze_batch_norm)
+
+    def complete(self, network):
+        """Returns a network of these examples as one from preprocessed images to logits."""
+        return network
 
     def batches(self, split, config, *, multiple=1):
         """Returns a split in order and without augmentation; see `evaluation_batches`."""
@@ -156,9 +166,14 @@ def _log_summary(examples, config):
 
 def _describe_labels(split):
     """Returns the kind of labels that accuracy on a split is measured against."""
-    if (split.true_labels < 0).any():
-        return "given labels, because not all true labels are known"
-    return "clean labels" if (split.labels == split.true_labels).all() else "noisy labels"
+    unknown = split.true_labels < 0
+    if unknown.all():
+        return "given labels, which may be wrong"
+    if (split.labels != split.true_labels)[~unknown].any():
+        return "given labels, some of which are known to be wrong"
+    if unknown.any():
+        return f"true labels where known ({(~unknown).sum()} of {len(split)}), else given labels"
+    return "true labels"
 
 
 def build_preprocess(config, images):

@@ -35,6 +35,24 @@ class Normalizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureInput:
+    """Passes features of a frozen body on to the head that is trained on them.
+
+    Attributes:
+      size: int, the number of features.
+    """
+
+    size: int
+
+    @property
+    def shape(self):
+        return (self.size,)
+
+    def __call__(self, features):
+        return features
+
+
+@dataclasses.dataclass(frozen=True)
 class Preprocess:
     """Maps stored images to the network's input.
 

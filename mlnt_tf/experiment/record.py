@@ -61,7 +61,10 @@ def _read_flags(output_dir):
         raise UserError(f"--output_dir={output_dir} holds files that do not belong to a run of "
                         "mlnt_tf. Choose another directory.")
     try:
-        return flags.parse(["recorded", f"--flagfile={flagfile}"])
+        config = flags.parse(["recorded", f"--flagfile={flagfile}"])
+        text = flagfile.read_text(encoding="utf-8")
+        return dataclasses.replace(config, from_recipe=frozenset(
+            flags.commented_flags(text, flags.RECIPE_COMMENT)))
     except UserError as error:
         raise UserError(f"{flagfile} cannot be read by this version of mlnt_tf: {error} Choose "
                         "another --output_dir.") from error
@@ -80,7 +83,7 @@ def _check_writable(output_dir):
 
 
 def adopt(config, recorded):
-    """Returns the Config with recorded values in place of "auto".
+    """Returns the Config with recorded values in place of "auto" and of a recipe's values.
 
     Args:
       config: a Config.
@@ -88,8 +91,13 @@ def adopt(config, recorded):
     """
     if recorded is None:
         return config
-    automatic = [name for name in RESOLVED if getattr(config, name) == "auto"]
-    return dataclasses.replace(config, **{name: getattr(recorded, name) for name in automatic})
+    names = [name for name in RESOLVED if getattr(config, name) == "auto"]
+    if config.from_recipe is None and config.recipe in ("auto", recorded.recipe):
+        given = config.given or ()
+        names += [name for name in recorded.from_recipe or () if name not in given]
+        return dataclasses.replace(config, **{name: getattr(recorded, name) for name in names},
+                                   recipe=recorded.recipe, from_recipe=recorded.from_recipe)
+    return dataclasses.replace(config, **{name: getattr(recorded, name) for name in names})
 
 
 def identity(config):
@@ -135,9 +143,8 @@ def explicit_flags(config):
 
     A resumed run may have been given others, such as --flagfile=flags.txt.
     """
-    path = pathlib.Path(config.output_dir) / FLAGS_FILE
-    head = path.read_text(encoding="utf-8").partition("\n")[0]
-    return sorted(word.removeprefix("--") for word in head.split() if word.startswith("--"))
+    text = (pathlib.Path(config.output_dir) / FLAGS_FILE).read_text(encoding="utf-8")
+    return flags.commented_flags(text, flags.EXPLICIT_COMMENT)
 
 
 def finished_results(config):

@@ -36,7 +36,7 @@ def write_suspects_and_summarize(run, exported):
     """
     config, examples = run.config, run.examples
     train = examples.train
-    network = exported.stage.load_best(exported.network)
+    network = exported.load()
     probabilities = predict.predict_probabilities(network, run.training_images())
     write_suspects(run.path / "suspects.csv", probabilities, examples)
     probability = probability_of_labels(train.labels, probabilities)
@@ -55,6 +55,7 @@ def write_suspects_and_summarize(run, exported):
                   "rate": config.noise_rate if config.noise_source.has_rate else None,
                   "realized_rate": examples.realized_rate},
         "train_examples": len(train),
+        "labels": run.images.label_kinds,
         **summarize_stages(run.stages, exported),
         **run.report,
         "exported_filter": filter_statistics(trusted, train.labels, train.true_labels),

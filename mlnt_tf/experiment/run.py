@@ -1,12 +1,14 @@
 """A run in progress: its directory, and what a method needs to train in it."""
 
 import contextlib
+import functools
 import pathlib
 
 from mlnt_tf.config import UserError, flags
-from mlnt_tf.experiment import record
+from mlnt_tf.experiment import features, record
 from mlnt_tf.experiment.stage import Stage
 from mlnt_tf.files import artifacts, atomic, lock
+from mlnt_tf.models.head import replace_head
 
 
 class Run:
@@ -14,7 +16,9 @@ class Run:
 
     Attributes:
       config: the resolved Config.
-      examples: the `Examples` to train, validate and test on.
+      images: the `Examples`, with images.
+      examples: the `Examples` that the stages train on. With --freeze=body they have features in
+        place of images (see `features.FrozenExamples`).
       devices: the open `Devices`.
       path: pathlib.Path, the directory that this process writes to.
       stages: list of the stages opened so far, in order.
@@ -24,6 +28,7 @@ class Run:
 
     def __init__(self, config, examples, devices, path):
         self.config = config
+        self.images = examples
         self.examples = examples
         self.devices = devices
         self.path = path
@@ -42,6 +47,43 @@ class Run:
         """
         self.stages.append(Stage.open(self, name))
         return self.stages[-1]
+
+    @functools.cached_property
+    def features(self):
+        """Features of the network's initial weights: dict of split name to float32 array."""
+        return features.initial_features(self)
+
+    @functools.cached_property
+    def probe(self):
+        """The noise-corrected `Probe` on the features of the network's initial weights."""
+        return features.fit_run_probe(self)
+
+    def prepare(self):
+        """Computes the features that --freeze=body or --initial_head=probe need.
+
+        Raises:
+          UserError: there are several workers.
+        """
+        frozen, probed = self.config.freeze == "body", self.config.initial_head == "probe"
+        if (frozen or probed) and self.devices.workers > 1:
+            flag = "--freeze=body" if frozen else "--initial_head=probe"
+            raise UserError(f"{flag} computes features in one process, but there are "
+                            f"{self.devices.workers} workers. Unset TF_CONFIG, or omit the flag.")
+        if frozen:
+            self.examples = features.freeze_body(self)
+        if probed:
+            features.train_probe_stages(self)
+
+    def new_network(self):
+        """Builds the network that every stage trains, with its initial weights."""
+        network = self.examples.new_network(self.config)
+        if self.config.initial_head == "probe":
+            return replace_head(network, self.probe)
+        return network
+
+    def complete(self, network):
+        """Returns the network of a stage, from preprocessed images to logits."""
+        return self.examples.complete(network)
 
     def training_images(self):
         """Returns the training images without augmentation, in order, in batches."""

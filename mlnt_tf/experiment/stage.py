@@ -93,19 +93,24 @@ class Stage:
     def devices(self):
         return self.run.devices
 
-    def network_path(self, name):
-        """Returns the path of a best network, for example of the "student" or the "teacher"."""
-        return network_path(self.directory, name)
+    def network_path(self, name, epoch="best"):
+        """Returns the path of the "student", "teacher" or other network at an epoch.
 
-    def load_best(self, name, *, distributed=True):
-        """Loads the best network of a name, on every device or only on one."""
+        Args:
+          name: str.
+          epoch: "best", or "last" with --select=last.
+        """
+        return network_path(self.directory, name, epoch)
+
+    def load_network(self, name, epoch="best", *, distributed=True):
+        """Loads a network (see `network_path`), on every device or only on one."""
         scope = self.devices.scope() if distributed else contextlib.nullcontext()
         with scope:
-            return keras.models.load_model(self.network_path(name), compile=False)
+            return keras.models.load_model(self.network_path(name, epoch), compile=False)
 
     def new_network(self):
         """Builds the network with its initial weights, which all stages of a run share."""
-        network = self.examples.new_network(self.config)
+        network = self.run.new_network()
         if self.config.sync_batch_norm:
             network = fuse_batch_norm(network, synchronized=True)
         return network
@@ -225,7 +230,9 @@ class Stage:
                 callbacks=[callbacks.StopOnNonFinite(), teacher, *extra_callbacks,
                            checkpoint_callback, *best,
                            callbacks.EpochLog(self.name, epochs, position),
-                           callbacks.TensorBoardLogs(self.directory, position.history)])
+                           callbacks.TensorBoardLogs(
+                               self.directory, position.history,
+                               validation_labels=examples.label_kinds["validation"])])
         return self.measure(model, checkpoint_callback.history, curves)
 
     def restore(self, model):
@@ -260,11 +267,13 @@ class Stage:
                                   for name in model.networks}
         for name, network in model.networks.items():
             validation = measured["validation"][name]
+            if self.config.select == "last":
+                network.save(self.network_path(name, "last"))
             measured[name] = {
                 "best_validation": max(validation),
                 "last_validation": validation[-1],
                 "best_epoch": int(np.argmax(validation)) + 1,
-                "test_at_best": predict.accuracy(self.load_best(name), test, test_labels),
+                "test_at_best": predict.accuracy(self.load_network(name), test, test_labels),
                 "test_last": predict.accuracy(network, test, test_labels)}
         return measured
 
@@ -284,9 +293,9 @@ class Stage:
         return self.result
 
 
-def network_path(directory, name):
-    """Returns the path of a best network in a stage's directory."""
-    return directory / f"{name}_best.keras"
+def network_path(directory, name, epoch="best"):
+    """Returns the path of a network in a stage's directory."""
+    return directory / f"{name}_{epoch}.keras"
 
 
 def _networks_are_intact(directory, result):

@@ -11,10 +11,11 @@ from mlnt_tf.files import artifacts, atomic
 from mlnt_tf.labels import confusion
 from mlnt_tf.models import predict
 
+ESTIMATES = ("estimated", "anchors")  # Sources that need the predictions of a trained network.
 MAX_TICK_LABELS = 20  # Above this number of classes, a plot leaves out their names.
 
 
-def matrix_for_run(run, train_baseline):
+def matrix_for_run(run, train_baseline, *, refit=None):
     """Returns T as --transition_matrix asks, and stores it in transition.npy and transition.png.
 
     If the true matrix is known, its difference from T is added to `run.report`.
@@ -22,34 +23,68 @@ def matrix_for_run(run, train_baseline):
     Args:
       run: the `Run`.
       train_baseline: function of the run that trains a stage of cross entropy and returns it. It is
-        only called if T is estimated. The stage's best student then predicts.
+        only called if T is estimated from its predictions.
+      refit: function of the run and a first estimate that trains a stage with it and returns the
+        stage. With --transition_matrix=estimated, T is then estimated once more, from its
+        predictions.
 
     Returns:
       float64 [classes, classes], p(given | true) with one row per true class.
     """
     source = matrix_source(run.config, run.examples)
     true = true_matrix(run.examples)
-    inputs = [run.inputs, source]
-    stage = None
-    if source == "estimated":
+    path = run.path / "transition.npy"
+    if source in ESTIMATES:
         stage = train_baseline(run)
-        inputs.append(artifacts.file_digest(stage.network_path("student")))
-
-    def compute(scratch):
-        del scratch
-        if source == "true":
-            return true
-        if source == "estimated":
-            images = run.training_images()
-            probabilities = predict.predict_probabilities(stage.load_best("student"), images)
-            return confusion.estimate_by_anchors(probabilities)
-        return read_matrix_file(source, run.examples)
-
-    matrix, _ = artifacts.load_or_compute(run.path / "transition.npy", compute,
-                                          inputs=artifacts.digest_of(*inputs))
+        if source == "estimated" and refit is not None:
+            first = estimate(run, stage, source, run.path / "first_transition.npy")
+            stage = refit(run, first)
+        matrix = estimate(run, stage, source, path)
+    else:
+        matrix, _ = artifacts.load_or_compute(
+            path, lambda scratch: given_matrix(run, source, true),
+            inputs=artifacts.digest_of(run.inputs, source))
     run.report["transition"] = compare_matrices(source, matrix, true)
     plot_for_run(run, source, matrix, true)
     return matrix
+
+
+def estimate(run, stage, source, path):
+    """Estimates T from the predictions of a stage's best network for the training images.
+
+    Args:
+      run: the `Run`.
+      stage: a finished `Stage`, trained on the given labels.
+      source: "anchors", which uses the student as its authors do, or "estimated", which uses the
+        confident joint of the teacher.
+      path: pathlib.Path that stores the result.
+
+    Returns:
+      float64 [classes, classes].
+    """
+    name = "student"
+    if source == "estimated" and "teacher" in stage.result:
+        name = "teacher"
+
+    def compute(scratch):
+        del scratch
+        probabilities = predict.predict_probabilities(stage.load_network(name), run.training_images())
+        if source == "anchors":
+            return confusion.estimate_by_anchors(probabilities)
+        return confusion.estimate_by_confident_joint(run.examples.train.labels, probabilities)
+
+    inputs = artifacts.digest_of(run.inputs, source,
+                                 artifacts.file_digest(stage.network_path(name)))
+    return artifacts.load_or_compute(path, compute, inputs=inputs)[0]
+
+
+def given_matrix(run, source, true):
+    """Returns the matrix of a source that needs no training: "true", "probe" or a file."""
+    if source == "true":
+        return true
+    if source == "probe":
+        return run.probe.transition_matrix
+    return read_matrix_file(source, run.examples)
 
 
 def compare_matrices(source, matrix, true):
@@ -78,7 +113,7 @@ def true_matrix(examples):
 
 
 def matrix_source(config, examples):
-    """Returns "true", "estimated" or the path of a file.
+    """Returns "true", "estimated", "anchors", "probe" or the path of a file.
 
     "auto" becomes "true" if this project injects the noise, else "estimated".
     """
@@ -87,11 +122,20 @@ def matrix_source(config, examples):
     return "true" if examples.injected_matrix is not None else "estimated"
 
 
-def planned_epochs(config, examples):
-    """Returns the epochs of each kind of step, including a stage that estimates T."""
+def planned_epochs(config, examples, *, refits=0):
+    """Returns the epochs of each kind of step, including the stages that estimate T.
+
+    Args:
+      config: a Config.
+      examples: `Examples`.
+      refits: int, number of stages that --transition_matrix=estimated adds.
+    """
     epochs = config.epochs
-    if matrix_source(config, examples) == "estimated":
+    source = matrix_source(config, examples)
+    if source in ESTIMATES:
         epochs += config.baseline_epochs
+    if source == "estimated":
+        epochs += refits * config.epochs
     return {"cross entropy": epochs}
 
 
@@ -101,7 +145,11 @@ def check(config, examples):
     if source == "true" and true_matrix(examples) is None:
         raise UserError("--transition_matrix=true needs the true labels, which are not known for "
                         "this data set. Use --transition_matrix=estimated or a file.")
-    if source in ("true", "estimated"):
+    if source == "probe" and config.initial_head != "probe":
+        raise UserError("--transition_matrix=probe takes T from the probe that "
+                        f"--initial_head=probe fits, but --initial_head={config.initial_head}. Set "
+                        "both, or use --transition_matrix=estimated.")
+    if source in ("true", "probe", *ESTIMATES):
         return
     matrix = read_matrix_file(source, examples)
     labels = examples.train.labels

@@ -17,6 +17,7 @@ from absl import logging
 
 from mlnt_tf.files import atomic
 
+MAPPED_FROM = 2**30  # Bytes. Smaller arrays are read into memory.
 STAMP = "artifact"  # A key that no content may use.
 # What reading a damaged file may raise.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
@@ -191,11 +192,12 @@ def _save(path, content):
 
 
 def _load(path):
-    """Reads an array or a dict of arrays."""
-    if pathlib.Path(path).suffix == ".npz":
+    """Reads an array or a dict of arrays. A large array is memory-mapped."""
+    path = pathlib.Path(path)
+    if path.suffix == ".npz":
         with np.load(path) as archive:
             return dict(archive)
-    return np.load(path)
+    return np.load(path, mmap_mode="r" if path.stat().st_size >= MAPPED_FROM else None)
 
 
 def _warn(path, reason):

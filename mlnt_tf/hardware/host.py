@@ -38,6 +38,12 @@ def describe_machine():
     return {"processor": _processor_name(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
+def cpu_has_avx512():
+    """Returns whether /proc/cpuinfo lists AVX-512 units."""
+    path = pathlib.Path("/proc/cpuinfo")
+    return path.exists() and "avx512f" in path.read_text()
+
+
 def _processor_name():
     """Returns the processor's model name, or its architecture if that is unknown."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")

@@ -9,9 +9,21 @@ from mlnt_tf.methods.cross_entropy import CrossEntropy
 
 
 def train(run):
-    """Trains one stage, after a stage of cross entropy if T is estimated. Exports the student."""
-    matrix = transition.matrix_for_run(run, cross_entropy.train_stage)
-    run.stage("forward").train(lambda network: Forward(network, matrix=matrix))
+    """Trains one stage. If T is estimated, a stage of cross entropy and a first fit precede it."""
+    matrix = transition.matrix_for_run(run, cross_entropy.train_stage, refit=train_first_fit)
+    train_stage(run, "forward", matrix)
+
+
+def train_first_fit(run, matrix):
+    """Trains a stage with a first estimate of T, from which T is estimated again."""
+    return train_stage(run, "first forward fit", matrix)
+
+
+def train_stage(run, name, matrix):
+    """Trains and returns a stage of this name with the transition matrix T."""
+    stage = run.stage(name)
+    stage.train(lambda network: Forward(network, matrix=matrix))
+    return stage
 
 
 def check(config, examples, network):
@@ -22,7 +34,7 @@ def check(config, examples, network):
 
 def planned_epochs(config, examples):
     """Returns the epochs of each kind of step (see `mlnt_tf.methods.Method`)."""
-    return transition.planned_epochs(config, examples)
+    return transition.planned_epochs(config, examples, refits=1)
 
 
 class Forward(CrossEntropy):

@@ -137,7 +137,7 @@ def train_iteration(stage, iteration, feature_source, variant):
     # 1. The best network of the stage before is loaded. It is not trained any further.
     source_network = None
     if feature_source:
-        source_network = feature_source.stage.load_best(feature_source.network)
+        source_network = feature_source.load()
 
     # 2. Its features give the neighbors whose labels the meta loss transfers.
     neighbor_arguments, neighbor_report = {}, None

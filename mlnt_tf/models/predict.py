@@ -47,13 +47,25 @@ def extract_features(network, batches, features, *, count=0, path=None):
     width = extractor.output_shape[-1]
     if 4 * count * width < IN_MEMORY_BELOW:
         return predict_batches(extractor, batches)
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(count, width))
+    write_outputs(extractor, batches, path, count=count)
+    return np.load(path, mmap_mode="r")
+
+
+def write_outputs(network, batches, path, *, count):
+    """Streams the network's outputs in evaluation mode to a .npy file, float32 [count, outputs].
+
+    Args:
+      network, batches: as for `predict_probabilities`.
+      path: str or path of the file.
+      count: int, the number of images.
+    """
+    shape = (count, network.output_shape[-1])
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     start = 0
-    for rows in iterate_outputs(extractor, batches):
+    for rows in iterate_outputs(network, batches):
         table[start:start + len(rows)] = rows
         start += len(rows)
     table.flush()
-    return np.load(path, mmap_mode="r")
 
 
 def predict_batches(network, batches):

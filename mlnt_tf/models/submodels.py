@@ -122,6 +122,18 @@ def feature_extractor(network, features="penultimate"):
     return keras.Model(network.inputs, keras.ops.cast(source, "float32"))
 
 
+def mirror_averaged(extractor):
+    """Returns a model that averages the features of an image and of its mirror image.
+
+    Args:
+      extractor: Keras model from images [batch, height, width, channels] to features.
+    """
+    images = keras.Input(extractor.input_shape[1:])
+    mirrored = keras.ops.flip(images, axis=2)
+    average = (extractor(images) + extractor(mirrored)) / 2
+    return keras.Model(images, average, name="mirror_averaged")
+
+
 def split_network(network, fast_weights):
     """Splits a network into a body, whose weights the inner step keeps, and a head, which it moves.
 

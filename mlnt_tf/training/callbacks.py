@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import NonFiniteLoss
@@ -74,12 +75,14 @@ class TensorBoardLogs(TensorBoardOfLogs):
     Args:
       directory: str or path, the parent of train/ and validation/.
       history: sequence of dicts, the logs of the epochs before this process.
+      validation_labels: str, the kind of labels that validation accuracy is measured against.
     """
 
-    def __init__(self, directory, history=()):
+    def __init__(self, directory, history=(), *, validation_labels=""):
         super().__init__(directory)
         self.directory = pathlib.Path(directory)
         self.history = history
+        self.validation_labels = validation_labels
 
     def set_model(self, model):
         for path in self.directory.glob("*/events.out.tfevents.*"):
@@ -88,6 +91,9 @@ class TensorBoardLogs(TensorBoardOfLogs):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        if self.validation_labels:
+            with self._val_writer.as_default():
+                tf.summary.text("accuracy_measured_against", self.validation_labels, step=0)
         for epoch, epoch_logs in enumerate(self.history):
             self.on_epoch_end(epoch, epoch_logs)
 
