@@ -262,6 +262,11 @@ def print_time(examples, config, method):
     """Prints the number of steps of the complete run and, from a few real steps, their duration."""
     from mlnt_tf.hardware import host
 
+    if config.freeze == "body" or config.initial_head == "probe":
+        print_feature_time(examples, config)
+    if config.freeze == "body":
+        print("heads on these features: a few seconds each")
+        return
     steps = planned_steps(config, examples, method)
     seconds = {kind: time_step(kind, examples, config) for kind in steps}
     for kind, count in steps.items():
@@ -271,6 +276,21 @@ def print_time(examples, config, method):
     print(f"total: {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} "
           "minutes), without validation, mentor and neighbor search; peak memory of these steps: "
           f"{host.peak_memory_mb() / 1024:.1f} GiB")
+
+
+def print_feature_time(examples, config):
+    """Prints how long the features of all images take, from a few batches of one forward pass."""
+    from mlnt_tf.models import predict
+    from mlnt_tf.models.submodels import feature_extractor
+
+    extractor = feature_extractor(examples.new_network(config))
+    batches = examples.batches(examples.train, config).take(TIMED_STEPS + 1)
+    ends = [time.monotonic() for _ in predict.iterate_outputs(extractor, batches)]
+    count = len(examples.train) + len(examples.validation) + len(examples.test)
+    if len(ends) < 2:
+        return  # All images are in the first batch, whose time includes tracing.
+    seconds = min(np.diff(ends)) * count / config.batch_size
+    print(f"features of {count} images: about {seconds:.0f} s, computed once")
 
 
 def planned_steps(config, examples, method):

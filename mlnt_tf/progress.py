@@ -1,5 +1,6 @@
-"""Progress of a long computation: the amount done, the time left, and when to log the next line."""
+"""Progress of a long computation: the amount done, the time left, log lines and a terminal's bar."""
 
+import sys
 import time
 
 from absl import logging
@@ -50,11 +51,55 @@ class Progress:
         self._last_line = time.monotonic()
 
     def log_if_due(self, task):
-        """Logs the percentage done and the remaining time, at most once per `interval`."""
+        """Logs the percentage done and the remaining time, at most once per `interval`.
+
+        Args:
+          task: str, what is being done.
+        """
         if self.line_is_due:
             self.restart_interval()
             logging.info("%s: %3.0f %%  ETA %s", task, 100 * self.done / self.total,
                          format_duration(self.remaining))
+
+
+class Bar:
+    """A progress bar in the last line of a terminal. A log file or a pipe gets nothing.
+
+    Args:
+      stream: text file, by default stderr.
+    """
+
+    WIDTH = 24  # Characters.
+    INTERVAL = 0.2  # Seconds between two drawings.
+
+    def __init__(self, stream=None):
+        self.stream = stream or sys.stderr
+        self.is_shown = self.stream.isatty()
+        self._last = 0.0
+
+    def draw(self, fraction, text):
+        """Draws the bar, at most once per INTERVAL.
+
+        Args:
+          fraction: float in 0 … 1.
+          text: str, one short line that follows the bar.
+        """
+        now = time.monotonic()
+        if not self.is_shown or now - self._last < self.INTERVAL:
+            return
+        self._last = now
+        filled = round(self.WIDTH * fraction)
+        self._write(f"\r\x1b[K[{'=' * filled}{' ' * (self.WIDTH - filled)}] {text}")
+
+    def clear(self):
+        """Removes the bar, so that a log line can take its place."""
+        if self.is_shown and self._last:
+            self._last = 0.0
+            self._write("\r\x1b[K")
+
+    def _write(self, text):
+        self.stream.write(text)
+        self.stream.flush()
 
 
 def format_duration(seconds):

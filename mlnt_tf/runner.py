@@ -7,7 +7,15 @@ import os
 from absl import logging
 
 from mlnt_tf import methods
-from mlnt_tf.config import DiskError, NonFiniteLoss, UserError, WorkerLost, flags, unread_flags
+from mlnt_tf.config import (
+    DiskError,
+    NonFiniteLoss,
+    UserError,
+    WorkerLost,
+    flags,
+    recipes,
+    unread_flags,
+)
 from mlnt_tf.data import load
 from mlnt_tf.experiment import record, results
 from mlnt_tf.experiment.recipe import resolve_recipe
@@ -158,6 +166,10 @@ def check_network(config, examples, method):
       UserError: the network cannot be built, or cannot be trained with these flags.
     """
     network = examples.new_network(config)
+    if config.model == "cnn" and min(examples.preprocess.shape[:2]) > recipes.SMALL_IMAGE // 2:
+        logging.warning("--model=cnn sees 9 × 9 pixels at a time and suits tiny images, but these "
+                        "have %d × %d. Choose another --model, or --recipe=photos.",
+                        *examples.preprocess.shape[:2])
     has_own_weights = ":" in config.model and not applications.is_application(config.model)
     has_random_weights = config.pretrained_weights == "none" and not has_own_weights
     if config.freeze != "none" and has_random_weights:

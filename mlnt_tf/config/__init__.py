@@ -13,8 +13,7 @@ from mlnt_tf.config.label_issues import LabelIssueSettings
 from mlnt_tf.config.meta import ConsistencySettings, MetaSettings
 from mlnt_tf.config.methods import (
     PRIORS, TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, LogisticSettings,
-    PriorSettings,
-    TransitionSettings)
+    PriorSettings, TransitionSettings)
 from mlnt_tf.config.network import MODELS, NetworkSettings
 from mlnt_tf.config.recipes import RecipeSettings
 from mlnt_tf.config.settings import (

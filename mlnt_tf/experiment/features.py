@@ -42,7 +42,8 @@ def body_features(run, extractor):
         def compute(scratch, split=split, name=name):
             logging.info("%s: features of %d images", name, len(split))
             batches = run.images.batches(split, run.config, multiple=run.devices.replicas)
-            predict.write_outputs(extractor, batches, scratch, count=len(split))
+            predict.write_outputs(extractor, batches, scratch, count=len(split),
+                                  task=f"{name}: features")
             return None, {}  # The scratch file holds the features already.
 
         inputs = artifacts.digest_of(run.inputs, name, split.ids)
@@ -70,7 +71,7 @@ class FrozenExamples(Examples):
         return new_head(self.projection, len(self.class_names), seed=config.seed)
 
     def complete(self, network):
-        return keras.Model(self.body.inputs, network(self.body.outputs[0]))
+        return keras.Model(self.body.inputs[0], network(self.body.outputs[0]))
 
 
 def freeze_body(run):

@@ -68,7 +68,8 @@ def estimate(run, stage, source, path):
 
     def compute(scratch):
         del scratch
-        probabilities = predict.predict_probabilities(stage.load_network(name), run.training_images())
+        network = stage.load_network(name)
+        probabilities = predict.predict_probabilities(network, run.training_images())
         if source == "anchors":
             return confusion.estimate_by_anchors(probabilities)
         return confusion.estimate_by_confident_joint(run.examples.train.labels, probabilities)

@@ -70,7 +70,7 @@ def replace_head(network, probe):
     body = feature_extractor(network)
     num_classes = probe.weights.shape[1]
     logits = add_head(body.outputs[0], probe.projection, num_classes)
-    replaced = keras.Model(network.inputs, logits, name=network.name)
+    replaced = keras.Model(network.inputs[0], logits, name=network.name)
     replaced.get_layer("project").set_weights([probe.projection.components])
     replaced.get_layer("logits").set_weights([probe.weights[:-1], probe.weights[-1]])
     return replaced

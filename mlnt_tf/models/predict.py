@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlnt_tf.models.submodels import feature_extractor
+from mlnt_tf.progress import Progress
 
 IN_MEMORY_BELOW = 2**30  # Bytes of features. Larger ones are memory-mapped.
 
@@ -51,20 +52,26 @@ def extract_features(network, batches, features, *, count=0, path=None):
     return np.load(path, mmap_mode="r")
 
 
-def write_outputs(network, batches, path, *, count):
+def write_outputs(network, batches, path, *, count, task="outputs"):
     """Streams the network's outputs in evaluation mode to a .npy file, float32 [count, outputs].
+
+    Logs the progress every 10 s.
 
     Args:
       network, batches: as for `predict_probabilities`.
       path: str or path of the file.
       count: int, the number of images.
+      task: str, the name of the computation in the log.
     """
+    progress = Progress(count, interval=10.0)
     shape = (count, network.output_shape[-1])
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     start = 0
     for rows in iterate_outputs(network, batches):
         table[start:start + len(rows)] = rows
         start += len(rows)
+        progress.add(len(rows))
+        progress.log_if_due(task)
     table.flush()
 
 
