@@ -117,6 +117,21 @@ CROSS_ENTROPY = InnerLoss(cross_entropy, cross_entropy_gradient)
 SOFT_CROSS_ENTROPY = InnerLoss(soft_cross_entropy, soft_cross_entropy_gradient)
 
 
+def smooth_labels(loss, logits, smoothing):
+    """Cross entropy with labels (1 - smoothing) y + smoothing / classes, from that with labels y.
+
+    Args:
+      loss: float32 [batch], the cross entropy with labels y, hard or soft.
+      logits: [batch, classes].
+      smoothing: float in [0, 1).
+
+    Returns:
+      float32 [batch].
+    """
+    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    return (1.0 - smoothing) * loss - smoothing * tf.reduce_mean(log_probabilities, axis=-1)
+
+
 def kl_consistency(targets, logits):
     """KL(targets || softmax(logits)), whose mean over the batch is J (paper eq. 4 and 11).
 

@@ -86,10 +86,10 @@ def test_neighbors_within_a_batch_need_a_larger_batch():
 
 def test_lengths_follow_the_epochs_unless_given():
     config = Config(epochs=120)
-    assert (config.ramp_epochs, config.decay_epochs, config.baseline_epochs) == (20, 80, 120)
+    assert (config.ramp_epochs, config.decay_epochs, config.baseline_epochs) == (20, (80,), 120)
     config = Config(epochs=120, meta_ramp_epochs=5, learning_rate_decay_epochs=0,
                     pretrain_epochs=7)
-    assert (config.ramp_epochs, config.decay_epochs, config.baseline_epochs) == (5, None, 7)
+    assert (config.ramp_epochs, config.decay_epochs, config.baseline_epochs) == (5, (), 7)
 
 
 def test_stages_of_joint_optimization_follow_the_epochs_unless_given():

@@ -51,7 +51,7 @@ def test_cifar10_configs_hold_the_settings_of_the_paper(name, rate):
     assert (config.noise, config.noise_rate) == (name, rate)
     assert (config.model, config.width, config.augment) == ("preact_resnet32", 32, True)
     assert (config.epochs, config.iterations, config.batch_size) == (120, 3, 128)
-    assert (config.ramp_epochs, config.decay_epochs) == (20, 80)
+    assert (config.ramp_epochs, config.decay_epochs) == (20, (80,))
     assert (config.inner_rate, config.learning_rate, config.meta_rate) == (0.2, 0.2, 0.4)
     assert (config.momentum, config.weight_decay) == (0.9, 1e-4)
     assert (config.ema_decay_start, config.ema_decay) == (0.99, 0.999)
@@ -64,7 +64,7 @@ def test_clothing1m_config_holds_the_settings_of_the_paper():
     assert (config.image_size, config.crop_size) == (256, 224)
     assert (config.epochs, config.iterations, config.batch_size) == (3, 3, 32)
     assert (config.inner_rate, config.learning_rate, config.meta_rate) == (0.02, 8e-4, 8e-4)
-    assert (config.momentum, config.weight_decay, config.decay_epochs) == (0.9, 1e-3, None)
+    assert (config.momentum, config.weight_decay, config.decay_epochs) == (0.9, 1e-3, ())
     assert (config.num_synthetic, config.transfer_ratio, config.tau) == (10, 0.5, 0.3)
     assert config.ramp_epochs * 1_000_000 / config.batch_size == 2000
     assert config.ema_ramp == "first"

@@ -19,14 +19,16 @@ from mlnt_tf.config.recipes import RecipeSettings
 from mlnt_tf.config.settings import (
     Section, config_class, setting, setting_fields, unread_flags)
 from mlnt_tf.config.teacher import IterationSettings, RepairSettings, TeacherSettings
-from mlnt_tf.config.training import METHODS, RunSettings, UpdateSettings, WarmUpSettings
+from mlnt_tf.config.training import (
+    METHODS, LossSettings, RunSettings, ScheduleSettings, UpdateSettings, WarmUpSettings)
 from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 
 SECTIONS = (  # In the order of --help and flags.txt.
     RecipeSettings, DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings,
     IterationSettings, RepairSettings, MetaSettings, ConsistencySettings, UpdateSettings,
-    TeacherSettings, TransitionSettings, PriorSettings, GceSettings, ElrSettings, LogisticSettings,
+    ScheduleSettings, LossSettings, TeacherSettings, TransitionSettings, PriorSettings, GceSettings,
+    ElrSettings, LogisticSettings,
     JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
 
 

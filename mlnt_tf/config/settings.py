@@ -161,8 +161,7 @@ def map_path(field, value, function):
 def unread_flags(config):
     """Returns the given flags that --method does not read, as ["--elr_lambda=1.0"].
 
-    A setting counts as given if it is in `config.explicit`. If that is None, it counts as given if
-    it differs from its default. A method of the user's own is assumed to read every section.
+    A method of the user's own is assumed to read every section. See `is_given`.
     """
     if is_function_name(config.method):
         return []
@@ -172,12 +171,19 @@ def unread_flags(config):
             continue
         if section.is_read_too(config):
             continue
-        for name, field in setting_fields(section).items():
-            value = getattr(config, name)
-            given = value != field.default if config.explicit is None else name in config.explicit
-            if given:
-                unread.append(f"--{name}={format_value(value)}")
+        unread += [f"--{name}={format_value(getattr(config, name))}"
+                   for name in setting_fields(section) if is_given(config, name)]
     return unread
+
+
+def is_given(config, name):
+    """Returns whether a setting is given: whether it is in `config.explicit`.
+
+    If that is None, a setting counts as given if it differs from its default.
+    """
+    if config.explicit is not None:
+        return name in config.explicit
+    return getattr(config, name) != setting_fields(config)[name].default
 
 
 def check_limits(field, value):

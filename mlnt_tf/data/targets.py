@@ -47,6 +47,22 @@ class Targets:
         """Returns the given labels of a split: every example, with weight 1."""
         return cls(split.labels)
 
+    def balanced(self):
+        """Returns the targets with each weight divided by the frequency of the example's label.
+
+        The new factors are n / (classes * count of the class), counted over the n selected examples
+        and the classes that occur among them. Every class then has the same total weight, and the
+        mean factor of the selected examples is 1.
+        """
+        selected = np.ones(len(self.labels), bool) if self.selected is None else self.selected
+        counts = np.bincount(self.labels[selected], minlength=self.labels.max() + 1)
+        total = selected.sum() / np.count_nonzero(counts)
+        factors = np.divide(total, counts, out=np.zeros(len(counts)), where=counts > 0)
+        weights = factors[self.labels].astype(np.float32)
+        if self.weights is not None:
+            weights *= self.weights
+        return dataclasses.replace(self, weights=weights)
+
     def columns(self):
         """Returns the arrays that become columns of a batch, without those that are None.
 

@@ -10,6 +10,7 @@ from absl import logging
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data import pipeline
+from mlnt_tf.data.targets import Targets
 from mlnt_tf.files import artifacts
 from mlnt_tf.hardware import host
 from mlnt_tf.models import predict
@@ -133,6 +134,9 @@ class Stage:
           tf.data.Dataset.
         """
         config, examples, devices = self.config, self.examples, self.devices
+        if config.class_balance == "weights":
+            targets = streams.get("targets") or Targets.given(examples.train)
+            streams = {**streams, "targets": targets.balanced()}
         worker = (0, 1) if whole_batches else (devices.worker, devices.workers)
         batches = pipeline.training_batches(
             examples.train, examples.preprocess, batch_size=config.batch_size, epochs=epochs,
@@ -221,6 +225,11 @@ class Stage:
                 for name in model.networks]
         validation = devices.parts(
             examples.batches(examples.validation, config, multiple=devices.replicas))
+        limits = []
+        if config.early_stopping:
+            limits = [callbacks.EarlyStopping(config.early_stopping, self.name, position)]
+            if not position.step and limits[0].has_ended(model.networks):
+                epochs = position.epoch  # The training ended here before it was interrupted.
         self.restore(model)
         with checkpoint_callback.defer_sigterm():
             model.fit(
@@ -229,7 +238,8 @@ class Stage:
                 validation_data=devices.distributed(validation), verbose=0, shuffle=False,
                 callbacks=[callbacks.StopOnNonFinite(), teacher, *extra_callbacks,
                            checkpoint_callback, *best,
-                           callbacks.EpochLog(self.name, epochs, position),
+                           callbacks.EpochLog(self.name, epochs, position), *limits,
+                           callbacks.WarnOfDecline(self.name, position),
                            callbacks.TensorBoardLogs(
                                self.directory, position.history,
                                validation_labels=examples.label_kinds["validation"])])
@@ -263,8 +273,9 @@ class Stage:
         test = examples.batches(examples.test, self.config, multiple=self.devices.replicas)
         test_labels = examples.test.labels
         measured = {name: [logs[name] for logs in history] for name in curves}
-        measured["validation"] = {name: [logs[callbacks.monitor(name)] for logs in history]
-                                  for name in model.networks}
+        measured["validation"] = callbacks.validation_curves(history, model.networks)
+        if self.config.early_stopping:
+            measured["epochs_trained"] = len(history)
         for name, network in model.networks.items():
             validation = measured["validation"][name]
             if self.config.select == "last":

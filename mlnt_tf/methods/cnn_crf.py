@@ -110,14 +110,17 @@ class CNNCRF(CrossEntropy):
         b = given_head(feature_extractor(network).outputs[0])
         both = keras.Model(network.inputs, [a, b])
         pairwise, student = None, network
+        heads = [network.layers[-1], given_head]
         if form == "exact":
             pairwise = TrueLabelMarginal(name="true_label", dtype="float32")
             student = keras.Model(network.inputs, pairwise(a, b))
+            heads.append(pairwise)
         super().__init__(student, **kwargs)
         self.given_head = given_head
         self.pairwise = pairwise
         self.steps_per_epoch = steps_per_epoch
         self.both = Untracked(both)
+        self.heads = Untracked(heads)
         self.log_auxiliary = np.log(
             auxiliary_distribution(matrix, prior=prior)).astype(np.float32)
         self.clean_labels = np.asarray(clean_labels, np.int32)
@@ -127,6 +130,10 @@ class CNNCRF(CrossEntropy):
         if self.pairwise is not None:  # The student of the exact form contains both heads.
             return self.student.trainable_variables
         return self.student.trainable_variables + self.given_head.trainable_variables
+
+    @property
+    def head_variables(self):
+        return [variable for head in self.heads.value for variable in head.trainable_variables]
 
     def forward(self, batch):
         a, b = self.both.value(batch["image"], training=True)

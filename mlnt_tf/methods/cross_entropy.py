@@ -42,9 +42,6 @@ class CrossEntropy(StudentTeacher):
     Args, attributes, errors: as for `StudentTeacher`.
     """
 
-    # Whether the loss can use a batch's "probabilities". If not, such a batch is refused.
-    takes_probabilities = True
-
     def train_step(self, batch):
         """Updates the student, then the teacher. Returns the values that `fit` logs."""
         rates = self.rates()
@@ -85,8 +82,12 @@ class CrossEntropy(StudentTeacher):
     def per_example_loss(self, batch, logits):
         """Returns the classification loss of each example, float32 [batch]."""
         if "probabilities" in batch:
-            return losses.soft_cross_entropy(batch["probabilities"], logits)
-        return losses.cross_entropy(batch["label"], logits)
+            loss = losses.soft_cross_entropy(batch["probabilities"], logits)
+        else:
+            loss = losses.cross_entropy(batch["label"], logits)
+        if self.label_smoothing:
+            loss = losses.smooth_labels(loss, logits, self.label_smoothing)
+        return loss
 
     def batch_terms(self, batch, logits):
         """Returns the loss terms of the batch as a whole, a list of float32 scalars.

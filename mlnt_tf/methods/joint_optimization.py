@@ -12,7 +12,7 @@ from mlnt_tf.data.targets import Targets
 from mlnt_tf.experiment.prior import class_prior
 from mlnt_tf.files import artifacts, atomic
 from mlnt_tf.methods.cross_entropy import CrossEntropy
-from mlnt_tf.training import checkpoints, schedules
+from mlnt_tf.training import checkpoints
 from mlnt_tf.training.compile import learning_rate_schedule
 
 LABELS_FILE = "soft_labels.npy"
@@ -72,16 +72,14 @@ def stage1_learning_rate(config):
 
 
 def stage2_learning_rate(stage):
-    """Returns the learning rate schedule of stage 2, which decays twice.
+    """Returns the learning rate schedule of stage 2. That of stage 1 is constant.
 
-    The second decay is that of the other methods, the first is halfway to it. In the paper these
-    are epochs 80 and 40 of 120.
+    A step schedule with a single decay decays a second time, halfway to it. In the paper these are
+    epochs 40 and 80 of 120. A list of decays and other schedules are those of the other methods.
     """
     config = stage.config
-    second = learning_rate_schedule(config, stage.examples.steps_per_epoch, config.epochs)
-    if second.boundary is None:  # The learning rate is constant.
-        return second
-    return schedules.StepDecay(second, round(second.boundary / 2))
+    return learning_rate_schedule(config, stage.examples.steps_per_epoch, config.epochs,
+                                  decays_halfway=True)
 
 
 class JointOptimization(CrossEntropy):

@@ -23,7 +23,7 @@ from mlnt_tf.methods.gce import GCE
 from mlnt_tf.methods.mlnt_model import MLNT
 from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.training import schedules
-from mlnt_tf.training.compile import learning_rate_schedule
+from mlnt_tf.training.compile import follow_learning_rate
 
 
 def candidates(stages):
@@ -260,8 +260,7 @@ def meta_settings(config, examples, iteration):
     ramp_steps = round(config.ramp_epochs * examples.steps_per_epoch)
     rate = schedules.Ramp(config.meta_rate, ramp_steps, shape=shape)
     if config.meta_rate_decay == "follow":
-        learning_rate = learning_rate_schedule(config, examples.steps_per_epoch, config.epochs)
-        rate = schedules.StepDecay(rate, learning_rate.boundary)
+        rate = follow_learning_rate(rate, config, examples.steps_per_epoch, config.epochs)
     return {"meta_rate": rate, "meta_momentum": config.meta_momentum}
 
 

@@ -29,6 +29,16 @@ def monitor(network):
     return f"val_{accuracy_name(network)}"
 
 
+def validation_curves(history, networks):
+    """Returns {network: list of its validation accuracy per epoch}.
+
+    Args:
+      history: sequence of dict, the logs of each epoch.
+      networks: names of networks.
+    """
+    return {name: [logs[monitor(name)] for logs in history] for name in networks}
+
+
 class SaveBest(keras.callbacks.Callback):
     """Saves a network of a model at the epoch with the best validation accuracy.
 
@@ -65,6 +75,85 @@ class SaveBest(keras.callbacks.Callback):
         if best_epoch == len(self.values) - 1:
             with atomic.replacing(self.path) as scratch:
                 self.model.networks[self.network].save(scratch)
+
+
+class EarlyStopping(keras.callbacks.Callback):
+    """Ends a training once no network's validation accuracy has improved for some epochs.
+
+    An accuracy improves if it is above all earlier ones of its network.
+
+    Args:
+      patience: int, number of epochs, at least 1.
+      name: str, the stage's name.
+      position: `checkpoints.Position` at which this training resumes, or None.
+    """
+
+    def __init__(self, patience, name, position=None):
+        super().__init__()
+        self.patience = patience
+        self.name = name
+        self.history = list(position.history) if position else []
+
+    def has_ended(self, networks):
+        """Returns whether the epochs so far end the training.
+
+        Args:
+          networks: the names of the model's networks.
+        """
+        if not self.history:
+            return False
+        curves = validation_curves(self.history, networks).values()
+        last_improvement = max(int(np.argmax(values)) for values in curves)
+        return len(self.history) - 1 - last_improvement >= self.patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append(dict(logs))
+        if self.has_ended(self.model.networks):
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.has_ended(self.model.networks):
+            logging.info("%s: stops after epoch %d, because no validation accuracy has improved "
+                         "for --early_stopping=%d epochs", self.name, len(self.history),
+                         self.patience)
+
+
+class WarnOfDecline(keras.callbacks.Callback):
+    """Warns once if the validation accuracy of a network falls below half its best.
+
+    Args:
+      name: str, the stage's name.
+      position: `checkpoints.Position` at which this training resumes, or None.
+    """
+
+    def __init__(self, name, position=None):
+        super().__init__()
+        self.name = name
+        self.history = list(position.history) if position else []
+
+    def on_train_begin(self, logs=None):
+        self.has_warned = any(self._declined(epochs) for epochs in range(1, len(self.history) + 1))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append(dict(logs))
+        declined = None if self.has_warned else self._declined(len(self.history))
+        if declined is None:
+            return
+        self.has_warned = True
+        network, best, last = declined
+        logging.warning(
+            "%s: the validation accuracy of the %s has fallen to %.1f %%, less than half of its "
+            "best, %.1f %%. Likely causes are a learning rate that is too high and a network that "
+            "memorizes wrong labels. The best epoch of each network is kept and exported, not the "
+            "last one.", self.name, network, 100 * last, 100 * best)
+
+    def _declined(self, epochs):
+        """Returns (network, best, last) of the first `epochs` epochs, or None without a decline."""
+        curves = validation_curves(self.history[:epochs], self.model.networks)
+        for network, values in curves.items():
+            if values[-1] < max(values) / 2:
+                return network, max(values), values[-1]
+        return None
 
 
 class TensorBoardLogs(TensorBoardOfLogs):

@@ -37,6 +37,10 @@ class StudentTeacher(DistributedModel):
       ValueError: the network is not built or cannot be cloned.
     """
 
+    # Whether the loss can use soft labels. If not, label smoothing and soft labels are refused.
+    takes_probabilities = True
+    label_smoothing = 0.0  # `compile` changes it.
+
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
         if not network.built:
@@ -90,7 +94,7 @@ class StudentTeacher(DistributedModel):
         return [*super().metrics, *self._validation_metrics.value.values()]
 
     def compile(self, optimizer=None, *, learning_rate=None, momentum=None, weight_decay=None,
-                **kwargs):
+                label_smoothing=0.0, **kwargs):
         """Configures the classification update (paper eq. 9).
 
         Args:
@@ -99,8 +103,14 @@ class StudentTeacher(DistributedModel):
           learning_rate: beta, a number or a Keras schedule of the step.
           momentum: of the velocity, in PyTorch's form. 0.9 by default.
           weight_decay: coefficient of the coupled weight decay. 0 by default.
+          label_smoothing: fraction of each label that the classification loss spreads evenly over
+            all classes.
           **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
         """
+        if label_smoothing and not self.takes_probabilities:
+            raise ValueError(f"The loss of {type(self).__name__} cannot use soft labels. "
+                             f"Received: {label_smoothing=}")
+        self.label_smoothing = label_smoothing  # A constant of the compiled step.
         optimizer = classification_optimizer(
             optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
         optimizer.build(self.trained_variables)
@@ -175,6 +185,12 @@ class StudentTeacher(DistributedModel):
     def trained_variables(self):
         """The variables that the classification update changes."""
         return self.student.trainable_variables
+
+    @property
+    def head_variables(self):
+        """The variables of the last layer of each network, which --head_learning_rate trains."""
+        return [variable for network in self.networks.values()
+                for variable in network.layers[-1].trainable_variables]
 
     def reduce(self, tensors):
         """Averages a list of tensors over the replicas."""
