@@ -6,7 +6,6 @@ will take.
 
 import collections
 import dataclasses
-import math
 import os
 import pathlib
 import sys
@@ -25,7 +24,6 @@ USAGE = flags.Usage(
 MAX_ISSUES = 10  # printed label issues
 MAX_DUPLICATES = 5  # printed groups of each kind of duplicate
 MAX_GROUP = 4  # printed records of one group
-TIMED_STEPS = 3
 GIB = 2**30
 
 
@@ -260,85 +258,25 @@ def available_memory():
 
 def print_time(examples, config, method):
     """Prints the number of steps of the complete run and, from a few real steps, their duration."""
+    from mlnt_tf.benchmark import duration
     from mlnt_tf.hardware import host
 
     if config.freeze == "body" or config.initial_head == "probe":
-        print_feature_time(examples, config)
+        seconds = duration.time_features(examples, config)
+        print(f"features of all images: about {seconds:.0f} s, computed once")
     if config.freeze == "body":
         print("heads on these features: a few seconds each")
         return
-    steps = planned_steps(config, examples, method)
-    seconds = {kind: time_step(kind, examples, config) for kind in steps}
+    steps = duration.planned_steps(config, examples, method)
+    seconds = {kind: duration.time_step(kind, examples, config) for kind in steps}
     for kind, count in steps.items():
         print(f"{kind}: {count} steps of {config.batch_size} examples, {seconds[kind]:.3f} s each "
-              f"(the fastest of {TIMED_STEPS} real steps)")
+              f"(the fastest of {duration.TIMED_STEPS} real steps)")
     total = sum(seconds[kind] * count for kind, count in steps.items())
     print(f"total: {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} "
           "minutes), without validation, mentor and neighbor search; peak memory of these steps: "
           f"{host.peak_memory_mb() / 1024:.1f} GiB")
 
-
-def print_feature_time(examples, config):
-    """Prints how long the features of all images take, from a few batches of one forward pass."""
-    from mlnt_tf.models import predict
-    from mlnt_tf.models.submodels import feature_extractor
-
-    extractor = feature_extractor(examples.new_network(config))
-    batches = examples.batches(examples.train, config).take(TIMED_STEPS + 1)
-    ends = [time.monotonic() for _ in predict.iterate_outputs(extractor, batches)]
-    count = len(examples.train) + len(examples.validation) + len(examples.test)
-    if len(ends) < 2:
-        return  # All images are in the first batch, whose time includes tracing.
-    seconds = min(np.diff(ends)) * count / config.batch_size
-    print(f"features of {count} images: about {seconds:.0f} s, computed once")
-
-
-def planned_steps(config, examples, method):
-    """Returns {kind of step: number of steps} of the complete run; see `methods.Method`."""
-    epochs = method.planned_epochs(config, examples)
-    steps = {kind: math.ceil(count * examples.steps_per_epoch) for kind, count in epochs.items()}
-    if "cross entropy" in steps:  # The other kinds are rounded up, so this one is the remainder.
-        others = sum(count for kind, count in steps.items() if kind != "cross entropy")
-        total = sum(epochs.values()) * examples.steps_per_epoch
-        steps["cross entropy"] = math.ceil(total) - others
-    return steps
-
-
-def time_step(kind, examples, config):
-    """Returns the duration of one training step in seconds, including its input.
-
-    Args:
-      kind: "cross entropy", "mlnt" or "mean teacher".
-      examples, config: those of the run. The trained weights are discarded.
-    """
-    import keras
-
-    from mlnt_tf.data import pipeline
-    from mlnt_tf.methods import mean_teacher, mlnt
-    from mlnt_tf.methods.cross_entropy import CrossEntropy
-    from mlnt_tf.training.compile import compile_model
-
-    network = examples.new_network(config)
-    config = dataclasses.replace(config, steps_per_execution=1)
-    neighbors = None
-    variants = {"mlnt": mlnt.with_samples(config.num_synthetic),
-                "mean teacher": mean_teacher.VARIANT}
-    if kind in variants:
-        model = variants[kind].new_model(dataclasses.replace(config, meta_every=1), network,
-                                         num_examples=len(examples.train))
-        compile_model(model, config, learning_rate=config.learning_rate, meta_rate=config.meta_rate)
-        if variants[kind].uses_neighbors:
-            neighbors = np.zeros([len(examples.train), config.num_neighbors], np.int32)
-    else:
-        model = compile_model(CrossEntropy(network), config, learning_rate=config.learning_rate)
-    batches = pipeline.training_batches(
-        examples.train, examples.preprocess, batch_size=config.batch_size,
-        steps_per_epoch=TIMED_STEPS + 1, epochs=1, seed=config.seed, augmented=config.augment,
-        neighbors=neighbors)
-    ends = []
-    model.fit(batches, verbose=0, shuffle=False, callbacks=[keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: ends.append(time.monotonic()))])
-    return float(min(np.diff(ends)))  # The first step is left out, because it includes tracing.
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Progress of a long computation: the amount done, the time left, log lines and a terminal's bar."""
+"""Progress of a long computation: amount done, time left, log lines and a terminal's bar."""
 
 import sys
 import time

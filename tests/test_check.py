@@ -5,6 +5,7 @@ import types
 import pytest
 
 from mlnt_tf import check, methods, train
+from mlnt_tf.benchmark import duration
 from mlnt_tf.config import Config
 from mlnt_tf.data.load import load_examples
 
@@ -130,7 +131,7 @@ def test_planned_epochs_at_the_cost_of_cross_entropy(settings, epochs):
 def test_planned_steps_keep_their_sum_if_meta_every_does_not_divide_them():
     config = Config(iterations=3, epochs=10, pretrain_epochs=4, meta_every=4)
     examples = types.SimpleNamespace(steps_per_epoch=3)
-    steps = check.planned_steps(config, examples, methods.find(config))
+    steps = duration.planned_steps(config, examples, methods.find(config))
     assert steps == {"mlnt": 23, "cross entropy": 12 + 90 - 23}
 
 
@@ -139,7 +140,7 @@ def test_planned_steps_keep_their_sum_if_meta_every_does_not_divide_them():
 def test_planned_steps_of_mean_teacher_have_no_warm_up(meta_every, expected):
     config = Config(method="mean_teacher", iterations=3, epochs=10, meta_every=meta_every)
     examples = types.SimpleNamespace(steps_per_epoch=3)
-    assert check.planned_steps(config, examples, methods.find(config)) == expected
+    assert duration.planned_steps(config, examples, methods.find(config)) == expected
 
 
 @pytest.mark.slow
@@ -150,4 +151,4 @@ def test_steps_of_every_kind_are_timed(settings):
                     jit_compile="false", **settings)
     examples = load_examples(config)
     for kind in methods.find(config).planned_epochs(config, examples):
-        assert check.time_step(kind, examples, config) > 0
+        assert duration.time_step(kind, examples, config) > 0

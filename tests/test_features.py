@@ -12,10 +12,10 @@ from mlnt_tf import train
 from mlnt_tf.config import Config, UserError
 from mlnt_tf.data.load import load_examples
 from mlnt_tf.experiment import features
+from mlnt_tf.experiment.head import new_head, replace_head
 from mlnt_tf.experiment.run import Run
 from mlnt_tf.hardware.devices import Devices
 from mlnt_tf.labels.probe import fit_probe, fit_projection
-from mlnt_tf.models.head import new_head, replace_head
 from mlnt_tf.models.submodels import feature_extractor, mirror_averaged
 
 import tiny

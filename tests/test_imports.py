@@ -9,14 +9,14 @@ LAYERS = [
     ("mlnt_tf.config.errors",), ("mlnt_tf.config.user_functions",), ("mlnt_tf.config.settings",),
     ("mlnt_tf.config.data", "mlnt_tf.config.devices", "mlnt_tf.config.label_issues",
      "mlnt_tf.config.meta", "mlnt_tf.config.methods", "mlnt_tf.config.network",
-     "mlnt_tf.config.teacher", "mlnt_tf.config.training"),
+     "mlnt_tf.config.recipes", "mlnt_tf.config.teacher", "mlnt_tf.config.training"),
     ("mlnt_tf.config",), ("mlnt_tf.config.flags",), ("mlnt_tf.cli",),
     ("mlnt_tf.losses", "mlnt_tf.progress", "mlnt_tf.files"),
     ("mlnt_tf.meta", "mlnt_tf.models", "mlnt_tf.neighbors", "mlnt_tf.labels"),
     ("mlnt_tf.data",), ("mlnt_tf.hardware", "mlnt_tf.report"),
     ("mlnt_tf.training", "mlnt_tf.serving", "mlnt_tf.review"), ("mlnt_tf.experiment",),
     ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train",),
-    ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare", "mlnt_tf.benchmark"),
+    ("mlnt_tf.benchmark",), ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare"),
     ("mlnt_tf.compare",)]
 MAX_COLUMNS = 100
 MAX_LINES = 340

@@ -6,7 +6,7 @@ import pytest
 
 from mlnt_tf.config import Config, flags, recipes
 from mlnt_tf.data.sources import Survey
-from mlnt_tf.experiment import record, recipe
+from mlnt_tf.experiment import recipe, record
 
 import pictures
 

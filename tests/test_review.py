@@ -8,6 +8,7 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
+from judged_labels import colored_split, write_tables
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.images.storage import ArrayImages, FileImages, load_into_memory
@@ -18,7 +19,6 @@ from mlnt_tf.files.cells import protect_cell, restore_cell
 from mlnt_tf.review import __main__ as command
 from mlnt_tf.review import page, render, similar, thumbnails
 
-from judged_labels import colored_split, write_tables
 from pictures import encode, picture
 
 CLASSES = ("cat", "dog", "owl")

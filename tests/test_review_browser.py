@@ -6,11 +6,10 @@ import time
 
 import numpy as np
 import pytest
+from judged_labels import colored_split, write_tables
 
 from mlnt_tf.files.cells import restore_cell
 from mlnt_tf.review.page import write_review_page
-
-from judged_labels import colored_split, write_tables
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains

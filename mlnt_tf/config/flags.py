@@ -14,6 +14,7 @@ from absl import flags
 from mlnt_tf.config import Config, UserError, recipes
 from mlnt_tf.config.settings import format_value, heading, map_path, setting_fields
 
+
 class _NumberOrWord(flags.ArgumentParser):
     """Parses a number. Any other text stays text, which Config checks."""
 

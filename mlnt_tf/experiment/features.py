@@ -8,13 +8,13 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.images.storage import FeatureImages
+from mlnt_tf.data.images.features import FeatureImages
 from mlnt_tf.data.load import Examples
 from mlnt_tf.data.transforms import FeatureInput
+from mlnt_tf.experiment.head import new_head, replace_head
 from mlnt_tf.files import artifacts
 from mlnt_tf.labels.probe import fit_cross_entropy_probe, fit_probe, fit_projection
 from mlnt_tf.models import predict
-from mlnt_tf.models.head import new_head, replace_head
 from mlnt_tf.models.submodels import feature_extractor, mirror_averaged
 
 EXCLUDED = -1e4  # A logit that gives a class probability 0.

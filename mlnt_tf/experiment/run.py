@@ -6,9 +6,9 @@ import pathlib
 
 from mlnt_tf.config import UserError, flags
 from mlnt_tf.experiment import features, record
+from mlnt_tf.experiment.head import replace_head
 from mlnt_tf.experiment.stage import Stage
 from mlnt_tf.files import artifacts, atomic, lock
-from mlnt_tf.models.head import replace_head
 
 
 class Run:
