@@ -78,7 +78,7 @@ class TestLabelSmoothing:
                 assert float(plain) == float(smoothed)
 
     def test_loss_without_cross_entropy_refuses_it(self):
-        with pytest.raises(ValueError, match="GCE cannot use soft labels"):
+        with pytest.raises(ValueError, match="GCE cannot smooth labels"):
             GCE(tiny.dense()).compile(learning_rate=.1, label_smoothing=.1)
 
 

@@ -17,6 +17,8 @@ class GCE(CrossEntropy):
       q: float in (0, 1]. The published value is 0.7, with a learning rate of 0.01.
     """
 
+    takes_label_smoothing = False  # It is defined for cross entropy.
+
     def __init__(self, network, *, q=0.7, **kwargs):
         super().__init__(network, **kwargs)
         self.q = q

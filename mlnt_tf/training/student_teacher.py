@@ -37,8 +37,9 @@ class StudentTeacher(DistributedModel):
       ValueError: the network is not built or cannot be cloned.
     """
 
-    # Whether the loss can use soft labels. If not, label smoothing and soft labels are refused.
+    # Whether the loss can use soft labels, and whether it smooths labels. If not, they are refused.
     takes_probabilities = True
+    takes_label_smoothing = True
     label_smoothing = 0.0  # `compile` changes it.
 
     def __init__(self, network, **kwargs):
@@ -107,8 +108,8 @@ class StudentTeacher(DistributedModel):
             all classes.
           **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
         """
-        if label_smoothing and not self.takes_probabilities:
-            raise ValueError(f"The loss of {type(self).__name__} cannot use soft labels. "
+        if label_smoothing and not (self.takes_probabilities and self.takes_label_smoothing):
+            raise ValueError(f"The loss of {type(self).__name__} cannot smooth labels. "
                              f"Received: {label_smoothing=}")
         self.label_smoothing = label_smoothing  # A constant of the compiled step.
         optimizer = classification_optimizer(
