@@ -1,6 +1,7 @@
 """python -m mlnt_tf.train: trains on noisy labels, and writes everything to --output_dir."""
 
 import pathlib
+import shlex
 import sys
 
 from mlnt_tf import cli, report
@@ -29,12 +30,19 @@ def train(argv):
         results = runner.run(config)
     if results is not None:  # None on a worker that is not the chief.
         print(report.format_table(results))
-        print(describe_output(pathlib.Path(config.output_dir)))
+        print(describe_output(pathlib.Path(config.output_dir), results))
 
 
-def describe_output(output_dir):
-    """Returns the end of a run's output: its files, and the commands that inspect and serve it."""
-    model = (output_dir / "saved_model").resolve()
+def describe_output(output_dir, results):
+    """Returns the end of a run's output: its files, and how to inspect, serve and load it.
+
+    Args:
+      output_dir: pathlib.Path.
+      results: dict, the contents of results.json.
+    """
+    model = shlex.quote(f"{(output_dir / 'saved_model').resolve()}:/models/mlnt")
+    stage, _, network = results["exported"].rpartition(" ")
+    keras_file = output_dir / stage.replace(" ", "_") / f"{network}_best.keras"
     return f"""
 Results are in {output_dir}:
   results.json   every accuracy
@@ -42,8 +50,12 @@ Results are in {output_dir}:
   noise.csv      the given labels, and the true labels where they are known
   saved_model/1  the exported network
   flags.txt      repeats the run with --flagfile
-Inspect:  tensorboard --logdir {output_dir}
-Serve:    docker run -p 8501:8501 -v {model}:/models/mlnt -e MODEL_NAME=mlnt tensorflow/serving"""
+Inspect:  tensorboard --logdir {shlex.quote(str(output_dir))}
+Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/serving
+Use in Python, with float images in 0 to 255 of shape network.input_shape:
+  import keras
+  network = keras.models.load_model({str(keras_file)!r})
+  probabilities = keras.ops.softmax(network.predict(images))"""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -123,9 +124,46 @@ def test_number_of_class_names_must_be_that_of_the_logits(model, tmp_path):
         mlnt_tf.export_saved_model(network, tmp_path, preprocess=preprocess, class_names=["cat"])
 
 
-def test_bytes_that_are_not_an_image_are_refused(loaded):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        serve(loaded, b"no image")
+def test_an_image_that_cannot_be_decoded_is_marked_and_does_not_affect_others(loaded):
+    image = encode(random_image())
+    alone = serve(loaded, image)
+    outputs = serve(loaded, b"no image", image, image[:60], b"")
+    assert outputs["valid"].numpy().tolist() == [False, True, False, False]
+    assert outputs["class_name"].numpy().tolist() == [b"", alone["class_name"].numpy()[0], b"", b""]
+    assert outputs["label"].numpy().tolist() == [-1, alone["label"].numpy()[0], -1, -1]
+    np.testing.assert_allclose(outputs["probabilities"][1], alone["probabilities"][0], atol=1e-6)
+    np.testing.assert_array_equal(tf.gather(outputs["probabilities"], [0, 2, 3]), 0)
+    assert not serve(loaded, b"no image")["valid"].numpy().any()
+
+
+def test_the_encoded_image_is_named_as_a_binary_value_of_tensorflow_serving(loaded):
+    _, inputs = loaded.signatures["serving_default"].structured_input_signature
+    assert list(inputs) == ["image_bytes"]
+
+
+def test_network_images_take_the_size_and_normalization_of_the_network(model, channels):
+    network, preprocess, loaded = model
+    pixels = np.random.default_rng(2).uniform(0, 255, size=[4, 8, 8, channels]).astype(np.float32)
+    outputs = loaded.signatures["network_images"](tf.constant(pixels))
+    expected = tf.nn.softmax(network(preprocess(pixels)))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6)
+    np.testing.assert_array_equal(outputs["label"], tf.argmax(expected, axis=1))
+
+
+@pytest.mark.slow
+def test_network_images_convert_to_tensorflow_lite_from_mixed_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        _, _, loaded = export(tmp_path, 3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(tmp_path / "1"), signature_keys=["network_images"])
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    pixels = np.random.default_rng(2).uniform(0, 255, size=[1, 8, 8, 3]).astype(np.float32)
+    answer = interpreter.get_signature_runner("network_images")(images=pixels)
+    expected = loaded.signatures["network_images"](tf.constant(pixels))
+    np.testing.assert_allclose(answer["probabilities"], expected["probabilities"], atol=1e-5)
 
 
 def test_second_export_replaces_the_first(tmp_path):

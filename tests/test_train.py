@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mlnt_tf import train
 from mlnt_tf.config import Config
@@ -330,3 +332,22 @@ def test_cifar10_trains_on_real_images(cifar10_dir, tmp_path):
                "--augment", "--neighbor_scope=batch", "--iterations=1",
                f"--output_dir={tmp_path / 'run'}") == 0
     assert read_results(tmp_path / "run")["dataset"] == "cifar10"
+
+
+def test_the_last_lines_load_the_exported_network(finished):
+    lines = train.describe_output(finished, read_results(finished)).splitlines()[-3:]
+    images = np.random.default_rng(0).uniform(0, 255, size=[2, 8, 8, 1]).astype(np.float32)
+    names = {"images": images}
+    exec("\n".join(line.strip() for line in lines), names)
+    np.testing.assert_allclose(np.sum(names["probabilities"], axis=1), 1, atol=1e-6)
+    served = tf.saved_model.load(str(finished / "saved_model/1")).signatures["network_images"]
+    np.testing.assert_allclose(served(tf.constant(images))["probabilities"],
+                               names["probabilities"], atol=1e-5)
+
+
+def test_printed_commands_keep_a_path_with_spaces_in_one_word():
+    text = train.describe_output(pathlib.Path("/my runs/first"), {"exported": "iteration 1 student"})
+    commands = {line.partition(":")[0]: shlex.split(line.partition(":")[2])
+                for line in text.splitlines() if line.startswith(("Inspect", "Serve"))}
+    assert commands["Inspect"] == ["tensorboard", "--logdir", "/my runs/first"]
+    assert "/my runs/first/saved_model:/models/mlnt" in commands["Serve"]

@@ -6,6 +6,8 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from mlnt_tf.models.normalization import mean_layers
+
 # Pixels of padding on each edge before the random crop of images that are not larger than the crop.
 PADDING = 4
 
@@ -33,6 +35,10 @@ class Normalizer:
         mean = np.broadcast_to(self.mean_image, images.shape[-3:])
         return tf.cast(images, tf.float32) / 255.0 - mean
 
+    def layers(self):
+        """Returns Keras layers with the same results up to rounding, for a saved network."""
+        return mean_layers(np.asarray(self.mean_image, np.float32))
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureInput:
@@ -43,6 +49,7 @@ class FeatureInput:
     """
 
     size: int
+    normalize = None
 
     @property
     def shape(self):
@@ -60,7 +67,8 @@ class Preprocess:
       stored: (height, width, channels) of the stored images, before the crop.
       shape: (height, width, channels) of the network's input.
       normalize: function of images [..., height, width, channels] with values in [0, 255]. It
-        returns float32 of the same shape.
+        returns float32 of the same shape. Its method `layers` returns Keras layers that do the
+        same, for saved networks.
     """
 
     stored: tuple

@@ -128,7 +128,7 @@ def train_probe_stages(run):
             stage.directory.mkdir(exist_ok=True)
             with run.devices.scope():
                 network = replace_head(run.examples.new_network(run.config), probe)
-            network.save(stage.network_path("student"))
+            stage.save_network(network, "student")
             stage.finish(_measure(run, probe))
             logging.info("%s: validation accuracy %.3f, test accuracy %.3f", name,
                          stage.result["student"]["best_validation"],
@@ -171,7 +171,7 @@ def train_linear_stage(run, name, classifier):
     with run.devices.scope():
         head = run.examples.new_network(run.config)
     head.get_layer("logits").set_weights([weights, bias])
-    head.save(stage.network_path("student"))
+    stage.save_network(head, "student")
     accuracies = {}
     for split in ("validation", "test"):
         rows = getattr(run.examples, split)

@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import time
 
-import keras
 import numpy as np
 from absl import logging
 
@@ -13,7 +12,7 @@ from mlnt_tf.data import pipeline
 from mlnt_tf.data.targets import Targets
 from mlnt_tf.files import artifacts
 from mlnt_tf.hardware import host
-from mlnt_tf.models import predict
+from mlnt_tf.models import predict, saved_network
 from mlnt_tf.models.layers import fuse_batch_norm
 from mlnt_tf.training import callbacks, checkpoints
 from mlnt_tf.training.compile import compile_model, learning_rate_schedule
@@ -104,10 +103,18 @@ class Stage:
         return network_path(self.directory, name, epoch)
 
     def load_network(self, name, epoch="best", *, distributed=True):
-        """Loads a network (see `network_path`), on every device or only on one."""
+        """Loads a network (see `network_path`), on every device or only on one.
+
+        It takes normalized images, although its file contains the normalization.
+        """
         scope = self.devices.scope() if distributed else contextlib.nullcontext()
         with scope:
-            return keras.models.load_model(self.network_path(name, epoch), compile=False)
+            return saved_network.load_network(self.network_path(name, epoch))
+
+    def save_network(self, network, name, epoch="best"):
+        """Saves a network of preprocessed images, with its normalization; see `network_path`."""
+        saved_network.write_network(network, self.network_path(name, epoch),
+                                    normalize=self.examples.preprocess.normalize)
 
     def new_network(self):
         """Builds the network with its initial weights, which all stages of a run share."""
@@ -221,7 +228,8 @@ class Stage:
             config.ema_decay, decay_start=config.ema_decay_start,
             statistics=config.teacher_statistics,
             ramp_steps=round(ramp_epochs * examples.steps_per_epoch))
-        best = [callbacks.SaveBest(name, self.network_path(name), position)
+        best = [callbacks.SaveBest(name, self.network_path(name), position,
+                                   normalize=examples.preprocess.normalize)
                 for name in model.networks]
         validation = devices.parts(
             examples.batches(examples.validation, config, multiple=devices.replicas))
@@ -279,7 +287,7 @@ class Stage:
         for name, network in model.networks.items():
             validation = measured["validation"][name]
             if self.config.select == "last":
-                network.save(self.network_path(name, "last"))
+                self.save_network(network, name, "last")
             measured[name] = {
                 "best_validation": max(validation),
                 "last_validation": validation[-1],

@@ -1,13 +1,18 @@
 """Networks of Keras Applications, with their pretrained weights and their normalization."""
 
+import dataclasses
+import functools
 import inspect
 import os
 import re
+import typing
 
 import keras
+import numpy as np
 
 from mlnt_tf.config import UserError
 from mlnt_tf.models.layers import fuse_batch_norm
+from mlnt_tf.models.normalization import rescaling
 from mlnt_tf.models.resnet import classifier
 
 NAMES = {"resnet50": "ResNet50"}  # Names without "keras:".
@@ -33,18 +38,41 @@ def find_application(model):
     return function
 
 
-def normalization(model):
-    """Returns the `preprocess_input` function of a network.
+@dataclasses.dataclass(frozen=True)
+class ApplicationNormalization:
+    """The normalization of a network of Keras Applications.
 
-    It maps RGB images [..., height, width, 3] in 0 to 255 to float32 images.
+    Attributes:
+      preprocess_input: function of the network's module.
     """
-    preprocess_input = inspect.getmodule(find_application(model)).preprocess_input
 
-    def normalize(images):
+    preprocess_input: typing.Callable
+
+    def __call__(self, images):
+        """Maps RGB images [..., height, width, 3] in 0 to 255 to float32 images."""
         images = keras.ops.cast(images, "float32")
-        return preprocess_input(images, data_format="channels_last")
+        return self.preprocess_input(images, data_format="channels_last")
 
-    return normalize
+    def layers(self):
+        """Returns Keras layers with the same results up to rounding, for a saved network.
+
+        Every `preprocess_input` scales and shifts the channels. Some reverse their order. The
+        function's values at black and at the three primary colors give the constants.
+        """
+        probes = 255.0 * np.concatenate([np.zeros([1, 3]), np.eye(3)])
+        offset, *primaries = self.preprocess_input(probes[:, None, None, :])[:, 0, 0, :]
+        matrix = (np.array(primaries) - offset) / 255.0  # [channel of input, channel of output]
+        reverses = not np.diag(matrix).all()
+        scale = np.diag(matrix[::-1] if reverses else matrix)
+        layers = [functools.partial(keras.ops.flip, axis=-1)] if reverses else []
+        if (scale != 1).any() or offset.any():
+            layers.append(rescaling(scale, offset))
+        return layers
+
+
+def normalization(model):
+    """Returns the `ApplicationNormalization` of a network."""
+    return ApplicationNormalization(inspect.getmodule(find_application(model)).preprocess_input)
 
 
 def build(model, *, input_shape, num_classes, pretrained_weights="none"):

@@ -129,14 +129,30 @@ def fuse_batch_norm(network, *, synchronized=False, freeze_statistics=False):
         return layer_class.from_config(settings)
 
     try:
-        if not network.built:
-            raise ValueError("the network has no weights yet")
-        fused = keras.models.clone_model(network, clone_function=clone, recursive=True)
+        return clone_network(network, clone)
     except ValueError as error:
         raise ValueError("Only a built functional or sequential network can be converted. In "
                          "others, use mlnt_tf.FusedBatchNormalization directly. Received: "
                          f"{type(network).__name__} {network.name!r} ({error})") from error
-    if not fused.built:
-        fused.build(network.input_shape)
-    fused.set_weights(network.get_weights())
-    return fused
+
+
+def clone_network(network, clone_layer):
+    """Copies a network layer by layer, including nested networks, with a copy of its weights.
+
+    Args:
+      network: a built functional or sequential model. It is not changed.
+      clone_layer: function of a layer that returns a new layer with weights of the same shapes.
+
+    Returns:
+      A model of the same kind.
+
+    Raises:
+      ValueError: the network is subclassed, so its layers cannot be copied, or it is not built.
+    """
+    if not network.built:
+        raise ValueError("the network has no weights yet")
+    copy = keras.models.clone_model(network, clone_function=clone_layer, recursive=True)
+    if not copy.built:
+        copy.build(network.input_shape)
+    copy.set_weights(network.get_weights())
+    return copy

@@ -10,6 +10,7 @@ from absl import logging
 
 from mlnt_tf.config import NonFiniteLoss
 from mlnt_tf.files import atomic
+from mlnt_tf.models.saved_network import NetworkWriter
 from mlnt_tf.progress import Progress, format_duration
 from mlnt_tf.training.keras_internals import TensorBoardOfLogs
 
@@ -48,11 +49,14 @@ class SaveBest(keras.callbacks.Callback):
       network: str, the network's name in `model.networks`.
       path: the .keras file, which is always written completely or not at all.
       position: `checkpoints.Position` at which this training resumes, or None.
+      normalize: the normalization that the file contains, see `NetworkWriter`.
     """
 
-    def __init__(self, network, path, position=None):
+    def __init__(self, network, path, position=None, *, normalize=None):
         super().__init__()
         self.network = network
+        self.normalize = normalize
+        self.writer = None
         self.path = pathlib.Path(path)
         self.monitor = monitor(network)
         self.position = position
@@ -72,9 +76,12 @@ class SaveBest(keras.callbacks.Callback):
     def save_if_best(self):
         """Saves the network if the last epoch has the highest validation accuracy so far."""
         best_epoch = self.values.index(max(self.values))
-        if best_epoch == len(self.values) - 1:
-            with atomic.replacing(self.path) as scratch:
-                self.model.networks[self.network].save(scratch)
+        if best_epoch != len(self.values) - 1:
+            return
+        if self.writer is None:
+            self.writer = NetworkWriter(self.model.networks[self.network], self.normalize)
+        with atomic.replacing(self.path) as scratch:
+            self.writer.write(scratch)
 
 
 class EarlyStopping(keras.callbacks.Callback):
