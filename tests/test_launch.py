@@ -1,11 +1,13 @@
 """The scripts in launch/ parse, start what they promise, and explain what is missing."""
 
+import hashlib
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -70,6 +72,63 @@ def test_multi_worker_script_names_the_missing_variable(environment, message):
     assert process.returncode == 2
     assert message in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+# Stands for Python: reports its start, and takes a moment to save after SIGTERM.
+SLOW_TO_SAVE = """#!/usr/bin/env bash
+index=$(sed 's/.*"index": \\([0-9]*\\).*/\\1/' <<<"$TF_CONFIG")
+trap 'sleep 0.5; touch "$PLACE/saved_$index"; exit 143' TERM
+touch "$PLACE/started_$index"
+while true; do sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def environment_of_stand_ins(tmp_path):
+    """The environment variables of an installed environment whose Python is SLOW_TO_SAVE."""
+    binaries = tmp_path / "venv/bin"
+    binaries.mkdir(parents=True)
+    for name in ("pip", "python"):
+        (binaries / name).write_text(SLOW_TO_SAVE)
+        (binaries / name).chmod(0o755)
+    files = [ROOT / "setup.py", ROOT / "launch/constraints.txt"]
+    content = f"{ROOT}\n".encode() + b"".join(path.read_bytes() for path in files)
+    (tmp_path / "venv/.mlnt_tf_").write_text(f"{hashlib.sha256(content).hexdigest()}  -\n")
+    return {"PATH": os.environ["PATH"], "MLNT_VENV": str(tmp_path / "venv"),
+            "PLACE": str(tmp_path)}
+
+
+def assert_waits_until_workers_have_saved(command, environment, workers):
+    """Asserts that a script which gets SIGTERM ends after its workers, with their exit code."""
+    place = pathlib.Path(environment["PLACE"])
+    process = subprocess.Popen(command, env=environment, cwd=ROOT)
+    while not all((place / f"started_{worker}").exists() for worker in workers):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait() == 143
+    assert all((place / f"saved_{worker}").exists() for worker in workers)
+
+
+def test_local_workers_save_before_their_script_ends(environment_of_stand_ins):
+    assert_waits_until_workers_have_saved(
+        ["bash", "launch/multi_worker.sh"], {**environment_of_stand_ins, "PROCESSES": "2"}, [0, 1])
+
+
+def test_a_pod_saves_before_its_first_process_ends(environment_of_stand_ins):
+    *_, pods = yaml.safe_load_all((ROOT / "launch/kubernetes.yaml").read_text())
+    container = pods["spec"]["template"]["spec"]["containers"][0]
+    assert_waits_until_workers_have_saved(
+        [*container["command"], *container["args"]],
+        {**environment_of_stand_ins, "HOSTNAME": "mlnt-tf-1", "WORKERS": "a:1,b:1"}, [1])
+
+
+def test_pods_run_without_privileges():
+    *_, pods = yaml.safe_load_all((ROOT / "launch/kubernetes.yaml").read_text())
+    spec = pods["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def test_missing_python_is_reported_in_one_line(tmp_path):

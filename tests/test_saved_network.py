@@ -79,12 +79,13 @@ def test_a_writer_saves_the_current_weights(tmp_path):
 def test_batch_normalization_of_keras_stays_as_it_is(tmp_path):
     network = keras.Sequential([
         keras.Input(SHAPE), keras.layers.BatchNormalization(name="plain"),
-        mlnt_tf.FusedBatchNormalization(name="fused", synchronized=True),
+        mlnt_tf.FusedBatchNormalization(name="fused", synchronized=True, freeze_statistics=True),
         keras.layers.Flatten(), keras.layers.Dense(2)])
     NetworkWriter(network, SCALINGS["imagenet"]).write(tmp_path / "best.keras")
     loaded = load_network(tmp_path / "best.keras")
     assert type(loaded.get_layer("plain")) is keras.layers.BatchNormalization
     assert type(loaded.get_layer("fused")) is mlnt_tf.FusedBatchNormalization
+    assert loaded.get_layer("fused").get_config() == network.get_layer("fused").get_config()
 
 
 @pytest.mark.parametrize("normalize", [None, SCALINGS["imagenet"]])

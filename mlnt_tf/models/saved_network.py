@@ -15,6 +15,8 @@ from mlnt_tf.files import atomic
 from mlnt_tf.models.layers import FusedBatchNormalization, clone_network
 
 INPUT_NAME = "images_0_to_255"  # The input layer of a network that contains its normalization.
+# The settings of fused batch normalization that only affect training.
+TRAINING_SETTINGS = ("synchronized", "freeze_statistics")
 DESCRIPTION = "mlnt_tf.json"  # The member of the .keras file with a `Description`.
 
 
@@ -24,11 +26,12 @@ class Description:
 
     Attributes:
       normalization: str, the name of the last layer of the normalization, or None if there is none.
-      fused: list of str, the batch normalization layers that are fused inside a run.
+      fused: dict, the batch normalization layers that are fused inside a run, by name. The values
+        are their settings that only affect training, which the file's layers lack.
     """
 
     normalization: str
-    fused: list
+    fused: dict
 
 
 class NetworkWriter:
@@ -45,7 +48,7 @@ class NetworkWriter:
 
     def __init__(self, network, normalize=None):
         self.network = network
-        fused = []
+        fused = {}
         self._plain = clone_network(network, lambda layer: _replace_fused(layer, fused))
         layers = normalize.layers() if normalize else []
         self._complete = _prepend(layers, self._plain) if layers else self._plain
@@ -90,9 +93,11 @@ def load_network(path):
         network = keras.Model(normalized, network.outputs[0], name=network.name)
 
     def clone(layer):
-        is_fused = layer.name in description.fused
-        return (FusedBatchNormalization if is_fused else type(layer)).from_config(
-            layer.get_config())
+        settings = layer.get_config()
+        if layer.name in description.fused:
+            settings |= description.fused[layer.name]
+            return FusedBatchNormalization.from_config(settings)
+        return type(layer).from_config(settings)
 
     return clone_network(network, clone)
 
@@ -111,12 +116,12 @@ def contains_normalization(network):
 
 
 def _replace_fused(layer, fused):
-    """Clones a layer; a fused one becomes Keras's, and its name is appended to the list `fused`."""
+    """Clones a layer. A fused one becomes Keras's and gets an entry in the dict `fused`."""
     settings = layer.get_config()
     if type(layer) is not FusedBatchNormalization:
         return type(layer).from_config(settings)
-    fused.append(layer.name)
-    return keras.layers.BatchNormalization.from_config({**settings, "synchronized": False})
+    fused[layer.name] = {name: settings.pop(name) for name in TRAINING_SETTINGS}
+    return keras.layers.BatchNormalization.from_config(settings)
 
 
 def _prepend(layers, network):
