@@ -77,7 +77,7 @@ def test_multi_worker_script_names_the_missing_variable(environment, message):
 # Stands for Python: reports its start, and takes a moment to save after SIGTERM.
 SLOW_TO_SAVE = """#!/usr/bin/env bash
 index=$(sed 's/.*"index": \\([0-9]*\\).*/\\1/' <<<"$TF_CONFIG")
-trap 'sleep 0.5; touch "$PLACE/saved_$index"; exit 143' TERM
+trap 'sleep 0.$((6 - 4 * index)); touch "$PLACE/saved_$index"; exit 143' TERM
 touch "$PLACE/started_$index"
 while true; do sleep 0.05; done
 """
