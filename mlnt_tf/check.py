@@ -15,6 +15,7 @@ import numpy as np
 
 from mlnt_tf import cli
 from mlnt_tf.config import CHECK_SECTIONS, config_class, flags
+from mlnt_tf.hardware.host import available_memory
 
 USAGE = flags.Usage(
     "check", "Checks the data, the machine and the flags of a training before it starts.",
@@ -243,17 +244,6 @@ def print_memory(examples, config):
     print(f"memory for data: {text}")
     if available and sum(needed.values()) > available:
         print("  The data need more than is available. Lower --image_size or --train_examples.")
-
-
-def available_memory():
-    """Returns the number of bytes that a new process can use, or None if that is unknown."""
-    path = pathlib.Path("/proc/meminfo")
-    if not path.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    if "MemAvailable" not in fields:
-        return None
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def print_time(examples, config, method):

@@ -1,15 +1,17 @@
 """Runs a training from settings to results.json: devices, data, the method's stages, export."""
 
 import contextlib
-import errno
-import os
+import re
 
+import tensorflow as tf
 from absl import logging
 
 from mlnt_tf import methods
 from mlnt_tf.config import (
+    DataLost,
     DiskError,
     NonFiniteLoss,
+    OutOfMemory,
     UserError,
     WorkerLost,
     flags,
@@ -21,13 +23,11 @@ from mlnt_tf.experiment import record, results
 from mlnt_tf.experiment.recipe import resolve_recipe
 from mlnt_tf.experiment.run import open_run
 from mlnt_tf.experiment.select import select_for_run
+from mlnt_tf.files.disk import disk_failure
 from mlnt_tf.hardware import planning, precision
-from mlnt_tf.hardware.devices import lost_worker, open_devices
+from mlnt_tf.hardware.devices import lost_worker, open_devices, out_of_memory
 from mlnt_tf.models import applications
 from mlnt_tf.serving import export
-
-# Errors of a file system that the user can fix before resuming.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def run(config):
@@ -43,6 +43,8 @@ def run(config):
       UserError: a mistake in the settings, the data or the directory.
       NonFiniteLoss: a loss or weight is not finite.
       DiskError: the output cannot be written.
+      DataLost: an image can no longer be read.
+      OutOfMemory: the host's or a GPU's memory is exhausted.
       WorkerLost: another worker has ended.
     """
     plan, adopted, resolved = plan_run(config)
@@ -78,7 +80,8 @@ def explain_failures(config, devices):
       devices: `Devices`.
 
     Raises:
-      NonFiniteLoss, DiskError, WorkerLost: see `run`. Other exceptions pass unchanged.
+      NonFiniteLoss, DiskError, DataLost, OutOfMemory, WorkerLost: see `run`. Other exceptions pass
+        unchanged.
     """
     try:
         yield
@@ -87,20 +90,46 @@ def explain_failures(config, devices):
             f"The run stopped: {error}. Earlier checkpoints are in {config.output_dir}. "
             "Lower --learning_rate, --meta_rate or --inner_rate, and choose another "
             "--output_dir.") from error
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise DiskError(
-            f"--output_dir={config.output_dir} cannot be written ({os.strerror(error.errno)}). "
-            "Files written before are intact. Free some space, or make the directory writable, "
-            "and run the same command, which resumes from the last checkpoint.") from error
+    except UserError:
+        raise
     except Exception as error:
+        reason = disk_failure(error)
+        if reason:
+            raise DiskError(
+                f"--output_dir={config.output_dir} cannot be written ({reason}). Files written "
+                "before are intact. Free some space, or make the directory writable, and run the "
+                "same command, which resumes from the last checkpoint.") from error
+        file = lost_file(error)
+        if file:
+            raise DataLost(
+                f"{file}. It was readable before. Restore it and run the same command, which "
+                "resumes from the last checkpoint.") from error
+        if out_of_memory(error):
+            raise OutOfMemory(
+                "The memory is exhausted. Lower --batch_size, --synthetic_parallelism, "
+                "--image_size or --width, and run the command again. Choose another --output_dir, "
+                "because the flags of a run cannot change.") from error
         lost = lost_worker(error, devices)
         if not lost:
             raise
         raise WorkerLost(
             f"{lost} has ended, so worker {devices.worker} stops. Run the same command on every "
             "worker, which resumes from the last checkpoint.") from error
+
+
+def lost_file(error):
+    """Returns the path and the reason if TensorFlow can no longer read a file, else None.
+
+    Args:
+      error: an exception.
+    """
+    if not isinstance(error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)):
+        return None
+    found = re.search(r"([^\s;][^\n;]*); (No such file or directory|Permission denied)", str(error))
+    if not found:
+        return None
+    path = found[1].rpartition("}} ")[2]  # Behind the names of TensorFlow's nodes.
+    return f"{path} cannot be read ({found[2]})"
 
 
 def plan_run(config):

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mlnt_tf.config import UserError
-from mlnt_tf.files import atomic, lock
+from mlnt_tf.files import atomic, disk, lock
 
 HOLD_LOCK = """
 import sys, time
@@ -80,3 +82,49 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path, holder, caplog):
         assert f"process {os.getpid()} on " in path.read_text()
     assert path.read_text() == ""
     assert f"process {holder.pid} on " in caplog.text
+
+
+def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe(tmp_path):
+    path = tmp_path / "table.csv"
+    cells = ["=1+1", "-a", "@b", "+c", "-1.5", -2, "d=e", ""]
+    atomic.write_csv(path, "abcdefgh", [cells])
+    assert path.read_text().splitlines()[1] == "'=1+1,'-a,'@b,'+c,-1.5,-2,d=e,"
+
+
+def test_names_that_are_not_utf8_are_written_escaped(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    atomic.write_csv(tmp_path / "table.csv", ("record",), [(name,)])
+    atomic.write_text(tmp_path / "text", name)
+    assert (tmp_path / "table.csv").read_text().splitlines()[1] == r"caf\udce9.png"
+    assert (tmp_path / "text").read_text() == r"caf\udce9.png"
+
+
+@pytest.fixture
+def file_size_limit():
+    """A function that limits the size of files of this process in bytes, within a test."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_memory_map_reserves_its_space(tmp_path, file_size_limit):
+    table = disk.create_memory_map(tmp_path / "table.npy", (1000, 10), np.float32)
+    assert (tmp_path / "table.npy").stat().st_blocks * 512 >= 40000
+    table[:] = 1.0
+    assert np.load(tmp_path / "table.npy").sum() == 10000
+    file_size_limit(20000)
+    with pytest.raises(OSError) as caught:
+        disk.create_memory_map(tmp_path / "other.npy", (1000, 10), np.float32)
+    assert disk.disk_failure(caught.value) == "File too large"
+
+
+def test_a_full_disk_is_recognized_by_number_and_by_text(tmp_path, file_size_limit):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert disk.disk_failure(full) == "No space left on device"
+    assert disk.disk_failure(RuntimeError("h5: errno = 27, File too large")) == "File too large"
+    assert disk.disk_failure(OSError(errno.ENOENT, "No such file or directory")) is None
+    assert disk.disk_failure(ValueError("a mistake")) is None
+    file_size_limit(1000)
+    with pytest.raises(OSError) as caught, open(tmp_path / "array.npy", "wb") as file:
+        np.save(file, np.zeros(1000))
+    assert disk.disk_failure(caught.value)

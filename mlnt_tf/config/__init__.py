@@ -8,7 +8,8 @@ add a section, write it in a file of this package and add it to SECTIONS. Its fl
 from mlnt_tf.config.data import (
     CIFAR10_N_LABELS, DATASETS, DataSettings, Noise, NoiseSettings, parse_noise)
 from mlnt_tf.config.devices import DeviceSettings, OutputSettings
-from mlnt_tf.config.errors import DiskError, NonFiniteLoss, Terminated, UserError, WorkerLost
+from mlnt_tf.config.errors import (
+    DataLost, DiskError, NonFiniteLoss, OutOfMemory, Terminated, UserError, WorkerLost)
 from mlnt_tf.config.label_issues import LabelIssueSettings
 from mlnt_tf.config.meta import ConsistencySettings, MetaSettings
 from mlnt_tf.config.methods import (

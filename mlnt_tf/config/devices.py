@@ -48,3 +48,6 @@ class OutputSettings(Section):
     def check(self):
         if not self.output_dir:
             raise UserError("--output_dir= is empty. Name a directory.")
+        if "://" in self.output_dir:
+            raise UserError(f"--output_dir={self.output_dir} is an address. Name a local directory "
+                            "or a mounted one, and copy the results afterwards.")

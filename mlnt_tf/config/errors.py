@@ -16,6 +16,14 @@ class DiskError(Exception):
     """The output cannot be written, for example because the disk is full."""
 
 
+class OutOfMemory(Exception):
+    """The memory of the host or of a GPU is exhausted."""
+
+
+class DataLost(Exception):
+    """A file of the data can no longer be read."""
+
+
 class WorkerLost(Exception):
     """Another worker ended before the run was finished."""
 

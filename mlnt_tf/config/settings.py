@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+import re
 
 from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.user_functions import is_function_name
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # Control characters, such as line breaks.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +192,9 @@ def is_given(config, name):
 def check_limits(field, value):
     """Raises UserError unless a value is finite, one of its choices and within its limits."""
     name, limits = field.name, field.metadata
+    if isinstance(value, str) and CONTROL.search(value):
+        raise UserError(f"--{name}={value.encode('unicode_escape').decode()} contains a line break "
+                        "or another control character, which flags.txt cannot hold. Remove it.")
     is_number = field.type == float | str and not isinstance(value, str)
     if limits["choices"] and not is_number and value not in limits["choices"]:
         if field.type == float | str:

@@ -194,8 +194,9 @@ def plot_matrices(path, matrices, class_names):
         heat_map = axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
         axes.set(title=title, xlabel="given", ylabel="true")
         if len(class_names) <= MAX_TICK_LABELS:
-            axes.set_xticks(range(len(class_names)), class_names, rotation=90)
-            axes.set_yticks(range(len(class_names)), class_names)
+            # A class name may contain the dollar signs of Matplotlib's formulas.
+            axes.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
+            axes.set_yticks(range(len(class_names)), class_names, parse_math=False)
     figure.colorbar(heat_map, ax=panels, label="p(given | true)")
     with atomic.replacing(path) as scratch:
         figure.savefig(scratch, format="png")

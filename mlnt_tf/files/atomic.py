@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 SCRATCH_PREFIX = "writing_"  # Begins the name of a file that is being written.
 
 
@@ -40,9 +41,9 @@ def remove_scratch_files(directory):
 
 
 def write_text(path, text):
-    """Writes a UTF-8 text file atomically."""
+    """Writes a UTF-8 text file atomically. File names that are not UTF-8 are escaped."""
     with replacing(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path, content):
@@ -51,14 +52,33 @@ def write_json(path, content):
 
 
 def write_csv(path, header, rows):
-    """Writes a CSV file atomically.
+    """Writes a CSV file atomically. File names that are not UTF-8 are escaped.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
       path: pathlib.Path or str.
       header: sequence of column names.
       rows: iterable of sequences of values.
     """
-    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
+    with (replacing(path) as scratch,
+          open(scratch, "w", newline="", encoding="utf-8", errors="backslashreplace") as file):
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(map(_without_formulas, rows))
+
+
+def _without_formulas(row):
+    """Returns a row of a table with an apostrophe before each cell that begins like a formula."""
+    return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row]
+
+
+def _is_formula(cell):
+    """Returns whether a spreadsheet may run a cell's text: "=1+1" and "-a", but not "-1.5"."""
+    if not cell.startswith(FORMULA_PREFIXES):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False

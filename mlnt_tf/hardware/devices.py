@@ -247,6 +247,11 @@ def _join(plan):
                         "host.") from error
 
 
+def out_of_memory(error):
+    """Returns whether an exception means that the memory of the host or of a GPU is exhausted."""
+    return isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError))
+
+
 def lost_worker(error, devices):
     """Returns which worker has ended according to an error of TensorFlow.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from mlnt_tf.files.disk import create_memory_map
 from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.progress import Progress
 
@@ -65,7 +66,7 @@ def write_outputs(network, batches, path, *, count, task="outputs"):
     """
     progress = Progress(count, interval=10.0)
     shape = (count, network.output_shape[-1])
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    table = create_memory_map(path, shape, np.float32)
     start = 0
     for rows in iterate_outputs(network, batches):
         table[start:start + len(rows)] = rows

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 
 from mlnt_tf.config import UserError
+from mlnt_tf.files.disk import create_memory_map
 from mlnt_tf.neighbors.exact import exact_neighbors, slices
 from mlnt_tf.neighbors.scann import fill_with_scann, usable_scann
 
@@ -80,7 +81,7 @@ def _new_table(rows, num_neighbors, path):
     shape = (rows, num_neighbors)
     if path is None:
         return np.empty(shape, np.int32)
-    return np.lib.format.open_memmap(path, "w+", np.int32, shape)
+    return create_memory_map(path, shape, np.int32)
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def _in_float32(network):
 def _add_signatures(archive, network, preprocess, class_names):
     """Adds the signatures of `export_saved_model` to a `keras.export.ExportArchive`."""
     height, width, channels = preprocess.stored
-    names = tf.constant([str(name) for name in class_names])
+    names = tf.constant([str(name).encode(errors="backslashreplace") for name in class_names])
 
     def classify_inputs(inputs):
         """Returns the outputs for normalized images."""
