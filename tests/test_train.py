@@ -346,7 +346,8 @@ def test_the_last_lines_load_the_exported_network(finished):
 
 
 def test_printed_commands_keep_a_path_with_spaces_in_one_word():
-    text = train.describe_output(pathlib.Path("/my runs/first"), {"exported": "iteration 1 student"})
+    results = {"exported": "iteration 1 student"}
+    text = train.describe_output(pathlib.Path("/my runs/first"), results)
     commands = {line.partition(":")[0]: shlex.split(line.partition(":")[2])
                 for line in text.splitlines() if line.startswith(("Inspect", "Serve"))}
     assert commands["Inspect"] == ["tensorboard", "--logdir", "/my runs/first"]

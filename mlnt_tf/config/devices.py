@@ -23,6 +23,9 @@ class DeviceSettings(Section):
     logical_devices: int = setting(
         0, "Split the CPU into this many logical devices, to rehearse a run on several; 0 means no "
         "split.", minimum=0, maximum=64, changes_results=False)
+    worker_timeout: float = setting(
+        300.0, "Number of seconds that workers wait for each other at the start.", above=0,
+        changes_results=False)
     sync_batch_norm: bool = setting(
         False, "Compute batch-norm statistics over all replicas, like a single device.")
     jit_compile: str = setting(

@@ -1,4 +1,4 @@
-"""A full disk: space that is reserved before it is used, and errors that mean that there is none."""
+"""A full disk: space that is reserved before it is used, and errors that mean there is none."""
 
 import errno
 import os

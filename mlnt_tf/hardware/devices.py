@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf.config import UserError
+from mlnt_tf.hardware.joining import cannot_listen, wait_for_workers
 
 # Files of --output_dir that workers other than the chief do not need.
 NOT_COPIED = ("saved_model", "lock", "writing_*", "events.*")
@@ -210,6 +210,7 @@ def open_devices(plan):
 
     Raises:
       UserError: this worker cannot listen at its address.
+      WorkerLost: another worker does not join in time.
     """
     if not plan.uses_gpu:
         tf.config.set_visible_devices([], "GPU")
@@ -238,13 +239,11 @@ def _join(plan):
         tf.config.set_visible_devices(gpus[:len(plan.devices)], "GPU")
     # `fit` counts the validation batches by exhausting them. The training batches are endless.
     warnings.filterwarnings("ignore", message="Your input ran out of data")
+    wait_for_workers(plan.workers, plan.worker, timeout=plan.worker_timeout)
     try:
         return Devices(tf.distribute.MultiWorkerMirroredStrategy(), plan.worker, len(plan.workers))
     except tf.errors.UnknownError as error:  # TensorFlow only reports that its server failed.
-        raise UserError(f"TF_CONFIG gives worker {plan.worker} the address "
-                        f"{plan.workers[plan.worker]}, at which it cannot listen. The port is "
-                        "taken, or the address belongs to another host. Use a free port of this "
-                        "host.") from error
+        raise cannot_listen(plan.worker, plan.workers[plan.worker]) from error
 
 
 def out_of_memory(error):

@@ -21,6 +21,7 @@ class DevicePlan:
       logical_devices: int, the number of logical devices that the CPU is split into, or 0 for none.
       workers: tuple of str, the addresses of all workers, or empty for a single process.
       worker: int, the index of this process among the workers.
+      worker_timeout: float, seconds that workers wait for each other at the start.
     """
 
     strategy: str
@@ -28,6 +29,7 @@ class DevicePlan:
     logical_devices: int = 0
     workers: tuple = ()
     worker: int = 0
+    worker_timeout: float = 300.0
 
     @property
     def replicas(self):
@@ -71,7 +73,8 @@ def plan_devices(config, *, environment=os.environ):
             raise UserError(f"--logical_devices={config.logical_devices} is for one process. With "
                             "several workers, start one worker per CPU device.")
         workers, worker = cluster
-    plan = DevicePlan(strategy, devices, config.logical_devices, tuple(workers), worker)
+    plan = DevicePlan(strategy, devices, config.logical_devices, tuple(workers), worker,
+                      config.worker_timeout)
     _check_replicas(config, plan.replicas)
     return plan
 
@@ -146,9 +149,10 @@ def read_cluster(text):
         if not isinstance(workers, list) or not all(map(_is_address, workers)):
             raise ValueError("the workers must be a list of host:port")
     except (ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         shown = " ".join(text.split())[:200]
         raise UserError(
-            f"TF_CONFIG={shown} cannot be used ({error}). Write "
+            f"TF_CONFIG={shown} cannot be used ({reason}). Write "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
             "or start the run with launch/multi_worker.sh.") from error
     return (workers, index) if len(workers) > 1 else None

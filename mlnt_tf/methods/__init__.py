@@ -31,7 +31,8 @@ from mlnt_tf.config.user_functions import failure
 from mlnt_tf.experiment.select import last_student
 
 # Exceptions of a training that the runner explains better than `failure` does.
-EXPLAINED_BY_RUNNER = (UserError, NonFiniteLoss, DiskError, WorkerLost, OSError, tf.errors.OpError)
+EXPLAINED_BY_RUNNER = (UserError, NonFiniteLoss, DiskError, WorkerLost, OSError, MemoryError,
+                       tf.errors.OpError)
 
 
 @dataclasses.dataclass(frozen=True)
