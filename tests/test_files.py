@@ -128,3 +128,33 @@ def test_a_full_disk_is_recognized_by_number_and_by_text(tmp_path, file_size_lim
     with pytest.raises(OSError) as caught, open(tmp_path / "array.npy", "wb") as file:
         np.save(file, np.zeros(1000))
     assert disk.disk_failure(caught.value)
+
+
+def test_directories_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    abandoned, held, unlocked = (tmp_path / name for name in ("abandoned", "held", "unlocked"))
+    for directory in (abandoned, held, unlocked):
+        directory.mkdir()
+    (abandoned / lock.LOCK_FILE).touch()
+    with lock.hold_lock(held):
+        lock.remove_abandoned(tmp_path.iterdir())
+        assert abandoned.exists(), "it may be new, and not locked yet"
+        monkeypatch.setattr(lock, "ABANDONED_AFTER", -1.0)
+        lock.remove_abandoned(tmp_path.iterdir())
+        assert {path.name for path in tmp_path.iterdir()} == {"held", "unlocked"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+def test_a_cache_that_cannot_be_looked_at_is_done_without(tmp_path):
+    (tmp_path / "home").mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    code = f"""
+import os
+from mlnt_tf.files import cache
+os.environ["XDG_CACHE_HOME"] = {str(tmp_path / "home/cache")!r}
+os.seteuid(65534)
+cache.MIN_SECONDS = -1.0
+print(cache.cached_scan("scan", [], lambda: dict(found=3), version=1))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "{'found': 3}\n", done.stderr
+    assert "The next run scans the files again" in done.stderr

@@ -124,6 +124,7 @@ def open_run(config, examples, devices):
                 # Another run may have begun in the directory before this one took the lock.
                 recorded = record.find_recorded(config)
                 record.check_data(config, examples)
+                atomic.remove_scratch_files(output_dir)
                 # A run of an earlier version recorded "auto". A resumed run keeps the first record.
                 if recorded is None or flags.differing(recorded, config):
                     atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))

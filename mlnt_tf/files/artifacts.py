@@ -103,14 +103,14 @@ def read(path, *, inputs):
       is damaged or was computed from other inputs.
     """
     path, sidecar = pathlib.Path(path), _sidecar(path)
-    if not path.exists() or not sidecar.exists():
-        return None
     try:
+        if not path.exists() or not sidecar.exists():
+            return None
         report = json.loads(sidecar.read_text(encoding="utf-8"))
         reason = _mismatch(report.pop(STAMP), inputs, file_digest(path))
         return _warn(path, reason) if reason else (_load(path), report)
     except UNREADABLE as error:
-        return _warn(path, str(error) or type(error).__name__)
+        return _warn(path, _describe(error))
 
 
 def write_json(path, content, *, inputs):
@@ -143,9 +143,9 @@ def read_json(path, *, inputs, required=()):
       from other inputs.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         content = json.loads(path.read_text(encoding="utf-8"))
         stamp = content.pop(STAMP, None)
         if stamp is None:
@@ -154,7 +154,7 @@ def read_json(path, *, inputs, required=()):
         else:
             reason = _mismatch(stamp, inputs, _json_checksum(content))
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = _describe(error)
     return _warn(path, reason) if reason else content
 
 
@@ -198,6 +198,11 @@ def _load(path):
         with np.load(path) as archive:
             return dict(archive)
     return np.load(path, mmap_mode="r" if path.stat().st_size >= MAPPED_FROM else None)
+
+
+def _describe(error):
+    """Returns one line with the reason of an error of reading."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 def _warn(path, reason):

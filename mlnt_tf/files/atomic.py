@@ -35,9 +35,10 @@ def replacing(path):
 
 
 def remove_scratch_files(directory):
-    """Removes the scratch files that a killed process has left in a directory."""
-    for path in pathlib.Path(directory).glob(f"{SCRATCH_PREFIX}*"):
-        path.unlink(missing_ok=True)
+    """Removes the scratch files that a killed process has left in a directory or below it."""
+    for path in pathlib.Path(directory).rglob(f"{SCRATCH_PREFIX}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path, text):

@@ -5,11 +5,14 @@ import fcntl
 import logging
 import os
 import pathlib
+import shutil
 import socket
+import time
 
 from mlnt_tf.config import UserError
 
 LOCK_FILE = "lock"
+ABANDONED_AFTER = 60.0  # seconds
 
 
 def refuse_if_held(directory):
@@ -28,6 +31,25 @@ def refuse_if_held(directory):
             raise _in_use(directory, file.read().strip()) from error
         except OSError:  # The file system has no locks.
             return
+
+
+def remove_abandoned(directories):
+    """Removes the directories whose lock no process holds any more, after it was killed.
+
+    A directory without a lock, of another user or younger than ABANDONED_AFTER seconds is left
+    alone: its process may not have locked it yet.
+
+    Args:
+      directories: iterable of pathlib.Path.
+    """
+    for directory in directories:
+        try:
+            age = time.time() - (directory / LOCK_FILE).stat().st_mtime
+            refuse_if_held(directory)
+        except (OSError, UserError):
+            continue
+        if age > ABANDONED_AFTER:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _in_use(directory, holder):

@@ -13,9 +13,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf.files import lock
 from mlnt_tf.hardware.joining import cannot_listen, wait_for_workers
 
 # Files of --output_dir that workers other than the chief do not need.
+COPY_PREFIX = "mlnt_tf_worker_"  # Begins the name of a worker's temporary directory.
 NOT_COPIED = ("saved_model", "lock", "writing_*", "events.*")
 # Errors that TensorFlow raises if another worker does not respond.
 COMMUNICATION_ERRORS = (
@@ -170,7 +172,8 @@ class Devices:
             yield output_dir
             self.wait_for_all()
             return
-        with tempfile.TemporaryDirectory(prefix="mlnt_tf_worker_") as copy:
+        lock.remove_abandoned(pathlib.Path(tempfile.gettempdir()).glob(f"{COPY_PREFIX}*"))
+        with (tempfile.TemporaryDirectory(prefix=COPY_PREFIX) as copy, lock.hold_lock(copy)):
             if output_dir.exists():
                 shutil.copytree(output_dir, copy, dirs_exist_ok=True,
                                 ignore=shutil.ignore_patterns(*NOT_COPIED))
