@@ -2,13 +2,14 @@
 
 import errno
 import os
+import random
 import subprocess
 import sys
 
 import pytest
 
 from mlnt_tf import cli
-from mlnt_tf.config import Config, UserError
+from mlnt_tf.config import Config, UserError, flags, setting_fields
 from mlnt_tf.hardware import host
 
 
@@ -95,3 +96,26 @@ def test_available_memory_respects_the_limit_of_a_container(monkeypatch, system,
              **SYSTEM_FILES[system]}
     monkeypatch.setattr(host, "_read_system_file", lambda path: files.get(path, ""))
     assert host.available_memory() == expected
+
+
+@pytest.mark.parametrize("arguments", [["--flagfile=/dev/zero"], ["--flagfile", "/dev"]])
+def test_a_flag_file_that_is_not_a_regular_file_is_refused(arguments):
+    with pytest.raises(UserError, match="--flagfile=/dev.* is not a text file"):
+        flags.parse(["train", *arguments])
+
+
+BAD_VALUES = ("-1", "0", "1e400", "nan", "-inf", "1e300", str(10**40), str(-10**40), "", " ", "x",
+              "a\nb", "\x00", "gs://a", "1,,2", "=", "0.5", "true", "/", "../..", "~", "猫")
+
+
+@pytest.mark.slow
+def test_any_value_of_any_flag_is_accepted_or_refused_in_one_line():
+    rng = random.Random(0)
+    names = list(setting_fields(Config))
+    for _ in range(2000):
+        chosen = [f"--{rng.choice(names)}={rng.choice(BAD_VALUES)}"
+                  for _ in range(rng.randint(1, 3))]
+        try:
+            flags.parse(["train", *chosen])
+        except UserError as error:
+            assert "\n" not in str(error) and "--" in str(error), chosen

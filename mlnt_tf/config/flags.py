@@ -117,6 +117,7 @@ def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
       UserError: an unknown flag, a value of the wrong type or outside its limits, or a file that
         cannot be read.
     """
+    _refuse_special_flag_files(argv)
     fields = setting_fields(settings)
     command_line = _define(fields, _CommandLineValues())
     values = _define(fields, flags.FlagValues())
@@ -161,6 +162,16 @@ def _define(fields, values):
     for name, field in fields.items():
         DEFINE[field.type](name, field.default, field.metadata["help"], flag_values=values)
     return values
+
+
+def _refuse_special_flag_files(argv):
+    """Raises UserError for a --flagfile such as /dev/zero or a pipe, whose reading may not end."""
+    for argument, following in zip(argv, [*argv[1:], ""]):
+        name, equals, path = argument.lstrip("-").partition("=")
+        path = os.path.expanduser(path if equals else following)
+        if name == "flagfile" and os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"--flagfile={path} is not a text file. It must hold one --flag=value "
+                            "per line.")
 
 
 def _explain(error, fields, flagfile):

@@ -7,6 +7,8 @@ import re
 from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.user_functions import is_function_name
 
+# The largest numbers that every computation represents.
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e30
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # Control characters, such as line breaks.
 
 
@@ -206,6 +208,9 @@ def check_limits(field, value):
         raise UserError(f"--{name}={value} must be a finite number.")
     if isinstance(value, str):
         return
+    largest = LARGEST_FLOAT if isinstance(value, float) else LARGEST_INT
+    if abs(value) > largest:
+        raise UserError(f"--{name}={value} is too large. It must be at most {largest:g}.")
     minimum, above = limits["minimum"], limits["above"]
     maximum, below = limits["maximum"], limits["below"]
     if minimum is not None and value < minimum:
