@@ -88,7 +88,9 @@ def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe(tmp_path):
     path = tmp_path / "table.csv"
     cells = ["=1+1", "-a", "@b", "+c", "-1.5", -2, "d=e", ""]
     atomic.write_csv(path, "abcdefgh", [cells])
-    assert path.read_text().splitlines()[1] == "'=1+1,'-a,'@b,'+c,-1.5,-2,d=e,"
+    written = path.read_text().splitlines()[1]
+    assert written == "'=1+1,'-a,'@b,'+c,-1.5,-2,d=e,"
+    assert [atomic.stored_cell(cell) for cell in written.split(",")] == list(map(str, cells))
 
 
 def test_names_that_are_not_utf8_are_written_escaped(tmp_path):

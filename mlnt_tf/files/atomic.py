@@ -74,6 +74,12 @@ def _without_formulas(row):
     return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row]
 
 
+def stored_cell(text):
+    """Returns the text that `write_csv` was given for a cell, without the apostrophe it added."""
+    is_marked = text.startswith("'") and _is_formula(text[1:])
+    return text[1:] if is_marked else text
+
+
 def _is_formula(cell):
     """Returns whether a spreadsheet may run a cell's text: "=1+1" and "-a", but not "-1.5"."""
     if not cell.startswith(FORMULA_PREFIXES):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform_draws
+from mlnt_tf.files import atomic
 from mlnt_tf.files.artifacts import UNREADABLE
 
 ISSUES_FILE = "label_issues.csv"
@@ -51,7 +52,9 @@ def read_table(path):
     """Yields the rows of a CSV file, dict of str. Raises UserError if it cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file, strict=True)
+            for row in csv.DictReader(file, strict=True):
+                yield {column: atomic.stored_cell(cell) if isinstance(cell, str) else cell
+                       for column, cell in row.items()}
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read ({reason}). Name the directory of a finished run, "
