@@ -30,25 +30,20 @@ def train(argv):
         results = runner.run(config)
     if results is not None:  # None on a worker that is not the chief.
         print(report.format_table(results))
-        print(describe_output(pathlib.Path(config.output_dir), results))
+        print(describe_output(pathlib.Path(config.output_dir)))
 
 
-def describe_output(output_dir, results):
-    """Returns the end of a run's output: its files, and how to inspect, serve and load it.
-
-    Args:
-      output_dir: pathlib.Path.
-      results: dict, the contents of results.json.
-    """
+def describe_output(output_dir):
+    """Returns the end of a run's output: its files, and how to inspect, serve and load it."""
     model = shlex.quote(f"{(output_dir / 'saved_model').resolve()}:/models/mlnt")
-    stage, _, network = results["exported"].rpartition(" ")
-    keras_file = output_dir / stage.replace(" ", "_") / f"{network}_best.keras"
+    keras_file = output_dir / "network.keras"
     return f"""
 Results are in {output_dir}:
   results.json   every accuracy
   suspects.csv   training examples, the labels that are most likely wrong first
   noise.csv      the given labels, and the true labels where they are known
-  saved_model/1  the exported network
+  saved_model/1  the exported network, which classifies image files
+  network.keras  the same network for Keras
   flags.txt      repeats the run with --flagfile
 Inspect:  tensorboard --logdir {shlex.quote(str(output_dir))}
 Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/serving

@@ -335,7 +335,7 @@ def test_cifar10_trains_on_real_images(cifar10_dir, tmp_path):
 
 
 def test_the_last_lines_load_the_exported_network(finished):
-    lines = train.describe_output(finished, read_results(finished)).splitlines()[-3:]
+    lines = train.describe_output(finished).splitlines()[-3:]
     images = np.random.default_rng(0).uniform(0, 255, size=[2, 8, 8, 1]).astype(np.float32)
     names = {"images": images}
     exec("\n".join(line.strip() for line in lines), names)
@@ -346,8 +346,7 @@ def test_the_last_lines_load_the_exported_network(finished):
 
 
 def test_printed_commands_keep_a_path_with_spaces_in_one_word():
-    results = {"exported": "iteration 1 student"}
-    text = train.describe_output(pathlib.Path("/my runs/first"), results)
+    text = train.describe_output(pathlib.Path("/my runs/first"))
     commands = {line.partition(":")[0]: shlex.split(line.partition(":")[2])
                 for line in text.splitlines() if line.startswith(("Inspect", "Serve"))}
     assert commands["Inspect"] == ["tensorboard", "--logdir", "/my runs/first"]
