@@ -49,11 +49,8 @@ def test_a_run_that_meets_a_full_disk_in_every_phase_ends_like_another(tmp_path,
 
 def test_an_image_that_vanishes_during_training_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(storage, "IN_MEMORY_BELOW", 1)  # Images are read as they are needed.
-    for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(30):
-            content = pictures.encode(pictures.picture((16, 16), seed=number))
-            (tmp_path / "pets" / name / f"{number}.png").write_bytes(content)
+    names = [f"pets/{name}/{number}.png" for name in ("cat", "dog") for number in range(30)]
+    pictures.tree(tmp_path, dict.fromkeys(names), size=(16, 16))
     load_examples = load.load_examples
 
     def load_and_delete(config):
