@@ -23,15 +23,22 @@ def parse(*arguments):
     ((480, 640), "other", "photos_fast")])
 def test_automatic_recipe_follows_from_size_and_processor(size, processor, expected):
     survey = dataclasses.replace(PHOTOS, height=size[0], width=size[1])
-    name, reason = recipes.choose(survey, processor=processor)
+    name, reason = recipes.choose(parse(), survey, processor=processor)
     assert name == expected
     assert f"{size[0]} × {size[1]} pixels" in reason
 
 
 def test_many_photographs_are_fine_tuned_on_a_gpu_only():
     survey = dataclasses.replace(PHOTOS, num_examples=30_000)
-    assert recipes.choose(survey, processor="avx512")[0] == "photos_fast"
-    assert recipes.choose(survey, processor="gpu")[0] == "photos"
+    assert recipes.choose(parse(), survey, processor="avx512")[0] == "photos_fast"
+    assert recipes.choose(parse(), survey, processor="gpu")[0] == "photos"
+
+
+@pytest.mark.parametrize("flags, expected", [
+    (["--model=preact_resnet8"], "small_images"), (["--pretrained_weights=none"], "small_images"),
+    (["--model=keras:MobileNetV2"], "photos"), (["--method=gce"], "photos")])
+def test_network_without_pretrained_weights_is_not_fine_tuned(flags, expected):
+    assert recipes.choose(parse(*flags), PHOTOS, processor="gpu")[0] == expected
 
 
 @pytest.mark.parametrize("name", list(recipes.RECIPES))

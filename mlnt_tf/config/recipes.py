@@ -10,6 +10,7 @@ import typing
 from mlnt_tf.config.settings import Section, setting, setting_fields
 
 AUTO = "auto"
+PRETRAINED_MODELS = ("efficientnet_lite0", "resnet50")  # And keras:NAME.
 SMALL_IMAGE = 64  # Pixels. Images with a longer shorter side count as photographs.
 PHOTO_SIZE = 112  # Pixels. On a CPU, 224 pixels take four times as long.
 MAX_IMAGES_ON_CPU = 20_000  # More images take over an hour to fine-tune without an accelerator.
@@ -41,7 +42,8 @@ def photos(survey):
         "batch_size": batch_size(survey, 32),
         # A small data set needs more epochs for the same number of steps.
         "epochs": clip(round(10_000 / survey.num_examples), 3, 10),
-        "learning_rate": 0.003, "lr_schedule": "cosine", "warmup_epochs": 0.3, "select": "auto"}
+        "learning_rate": 0.003, "lr_schedule": "cosine", "warmup_epochs": 0.3, "select": "auto",
+        **meta_learning(0.003)}
 
 
 def photos_fast(survey):
@@ -50,7 +52,15 @@ def photos_fast(survey):
     return {
         **photo_network(), "freeze": "body", "method": "forward",
         "transition_matrix": "estimated", "batch_size": batch, "epochs": 15,
-        "learning_rate": 0.02, "lr_schedule": "cosine", "select": "auto"}
+        "learning_rate": 0.02, "lr_schedule": "cosine", "select": "auto", **meta_learning(0.02)}
+
+
+def meta_learning(learning_rate):
+    """Returns settings for --method=mlnt on a pretrained network, as the paper's on Clothing1M.
+
+    The meta learning rate is that of the classification update.
+    """
+    return {"num_synthetic": 2, "iterations": 2, "inner_rate": 0.02, "meta_rate": learning_rate}
 
 
 def photo_network():
@@ -131,10 +141,11 @@ class RecipeSettings(Section):
         return self.dataset in ("folder", "csv") or self.dataset.startswith("tfds:")
 
 
-def choose(survey, *, processor):
+def choose(config, survey, *, processor):
     """Chooses the recipe for the user's own images.
 
     Args:
+      config: a Config that was made from a command line.
       survey: `Survey` of the data.
       processor: "gpu", "avx512" for a CPU with these units, or "other".
 
@@ -144,6 +155,8 @@ def choose(survey, *, processor):
     side = min(survey.height, survey.width)
     if side <= SMALL_IMAGE:
         return "small_images", f"the images have {survey.height} × {survey.width} pixels"
+    if not _starts_from_pretrained_weights(config):
+        return "small_images", "the network starts from random weights"
     reason = f"the images have about {survey.height} × {survey.width} pixels"
     if processor == "other":
         return "photos_fast", (f"{reason}, and this processor is too slow to fine-tune a network; "
@@ -152,6 +165,15 @@ def choose(survey, *, processor):
         return "photos_fast", (f"{reason}, and {survey.num_examples} images take over an hour to "
                                "fine-tune without a GPU; --recipe=photos does so anyway")
     return "photos", reason
+
+
+def _starts_from_pretrained_weights(config):
+    """Returns whether the given flags, if any, allow a network with pretrained weights."""
+    if "pretrained_weights" in config.given:
+        return config.pretrained_weights != "none"
+    if "model" not in config.given:
+        return True
+    return config.model in PRETRAINED_MODELS or config.model.startswith("keras:")
 
 
 def apply(config, name, survey=None):

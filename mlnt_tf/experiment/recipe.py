@@ -30,7 +30,7 @@ def resolve_recipe(config):
         if not survey.num_examples or not survey.height:
             return config  # There is nothing to train on, which loading the data will report.
     if is_automatic:
-        name, reason = recipes.choose(survey, processor=processor_kind())
+        name, reason = recipes.choose(config, survey, processor=processor_kind())
     config = recipes.apply(config, name, survey)
     logging.info("recipe %s (%s): %s", name, reason,
                  " ".join(f"--{name}={getattr(config, name)}"
