@@ -6,36 +6,47 @@ import pytest
 from mlnt_tf.experiment.select import select_by_standard_error
 
 
+def select(networks):
+    return select_by_standard_error(networks, [True] * len(networks))
+
+
 def correct(*counts, n=100):
     """Returns one array per count, in which that many of the first images are correct."""
     return [np.arange(n) < count for count in counts]
 
 
 def test_later_network_wins_if_it_gains_more_than_a_standard_error():
-    index, [comparison] = select_by_standard_error(correct(70, 80))
+    index, [comparison] = select(correct(70, 80))
     assert index == 1
     assert comparison == {"gain": pytest.approx(.1), "standard_error": pytest.approx(.03),
                           "selected": True}
 
 
 def test_gain_of_one_standard_error_or_less_keeps_the_cheaper_network():
-    index, [comparison] = select_by_standard_error(correct(70, 70))
+    index, [comparison] = select(correct(70, 70))
     assert (index, comparison["selected"]) == (0, False)
     # Of ten images on which they disagree, six favor the later: 2 of 100, with an error of 3.16.
     first, second = correct(50, 50)
     first[50:54], second[54:60] = True, True
-    index, [comparison] = select_by_standard_error([first, second])
+    index, [comparison] = select([first, second])
     assert comparison["gain"] == pytest.approx(.02)
     assert comparison["standard_error"] == pytest.approx(np.sqrt(.1 - .02**2) / 10)
     assert index == 0
 
 
 def test_each_network_is_compared_with_the_one_selected_so_far():
-    index, comparisons = select_by_standard_error(correct(70, 60, 68, 90))
+    index, comparisons = select(correct(70, 60, 68, 90))
     assert index == 3
     assert [one["selected"] for one in comparisons] == [False, False, True]
     assert comparisons[1]["gain"] == pytest.approx(-.02)
 
 
 def test_single_network_is_selected_without_a_comparison():
-    assert select_by_standard_error(correct(3)) == (0, [])
+    assert select(correct(3)) == (0, [])
+
+
+def test_network_that_costs_no_more_only_has_to_be_better():
+    first, second = correct(50, 50)
+    first[50:54], second[54:60] = True, True
+    assert select_by_standard_error([first, second], [True, False])[0] == 1
+    assert select_by_standard_error([second, first], [True, False])[0] == 0

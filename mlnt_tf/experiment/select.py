@@ -77,27 +77,30 @@ def select_for_run(run, method):
                                    multiple=run.devices.replicas)
     correct = [predict.predict_probabilities(candidate.load(), batches).argmax(axis=1) == labels
                for candidate in best_of_stages]
-    index, comparisons = select_by_standard_error(correct)
+    costs_more = [not candidate.stage.result.get("takes_seconds") for candidate in best_of_stages]
+    index, comparisons = select_by_standard_error(correct, costs_more)
     for comparison, candidate in zip(comparisons, best_of_stages[1:]):
         comparison["network"] = candidate.name
     run.report["selection"] = comparisons
     selected = best_of_stages[index]
-    logging.info("selected: %s, %.1f %% of the %d validation images correct. A later stage must be "
-                 "better by one standard error.", selected.name, 100 * correct[index].mean(),
+    logging.info("selected: %s, %.1f %% of the %d validation images correct. A costlier stage must "
+                 "be better by one standard error.", selected.name, 100 * correct[index].mean(),
                  len(labels))
     return selected
 
 
-def select_by_standard_error(correct):
+def select_by_standard_error(correct, costs_more):
     """Compares networks in order of their cost, by the one-standard-error rule.
 
-    A later network replaces the selected one only if its validation accuracy is higher by more than
-    one standard error of the paired difference. With n images, a difference below sqrt(d) / n is
+    A costlier network replaces the selected one only if its validation accuracy is higher by more
+    than one standard error of the paired difference. With n images, a difference below sqrt(d) / n is
     noise, where d is the number of images on which the two disagree.
 
     Args:
       correct: list of bool [n], whether each network predicts each validation image correctly. The
         cheapest network comes first.
+      costs_more: list of bool, whether each network costs more than those before it. One that does
+        not only has to be better.
 
     Returns:
       (index of the selected network, list of one dict for each network after the first: its "gain"
@@ -109,7 +112,7 @@ def select_by_standard_error(correct):
         difference = correct[challenger].astype(float) - correct[index]
         gain = float(difference.mean())
         error = float(difference.std() / np.sqrt(len(difference)))
-        is_better = gain > error
+        is_better = gain > (error if costs_more[challenger] else 0)
         comparisons.append({"gain": gain, "standard_error": error, "selected": is_better})
         if is_better:
             index = challenger
