@@ -93,8 +93,8 @@ def select_by_standard_error(correct, costs_more):
     """Compares networks in order of their cost, by the one-standard-error rule.
 
     A costlier network replaces the selected one only if its validation accuracy is higher by more
-    than one standard error of the paired difference. With n images, a difference below sqrt(d) / n is
-    noise, where d is the number of images on which the two disagree.
+    than one standard error of the paired difference. That error is about sqrt(d) / n for n images,
+    if the two disagree on d of them.
 
     Args:
       correct: list of bool [n], whether each network predicts each validation image correctly. The
