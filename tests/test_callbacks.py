@@ -109,3 +109,17 @@ def test_long_epoch_logs_a_line_per_interval(clock, lines):
     assert lines == [
         "iteration 1  epoch  1/30  step   4/100  loss 0.50  ETA  8.3 h",
         "iteration 1  epoch  1/30  step   8/100  loss 0.50  ETA  8.3 h"]
+
+
+def test_terminal_shows_a_bar_in_place_of_the_lines_within_an_epoch(clock, lines, monkeypatch):
+    drawn = []
+    callback = epoch_log(interval=30.0)
+    callback.on_train_begin()
+    callback.bar.is_shown = True
+    monkeypatch.setattr(callback.bar, "draw", lambda *args: drawn.append(args))
+    callback.on_epoch_begin(0)
+    clock.seconds += 50
+    callback.on_train_batch_end(49, {"loss": .5})
+    callback.on_epoch_end(0, LOGS)
+    assert drawn == [(.5, "iteration 1  epoch  1/30  step  50/100  loss 0.50  ETA 49 min")]
+    assert len(lines) == 1

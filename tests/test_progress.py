@@ -1,7 +1,40 @@
+"""Durations, log lines at intervals, and the bar of a terminal."""
+
+import io
+
 import pytest
 
 from mlnt_tf import progress
-from mlnt_tf.progress import format_duration
+from mlnt_tf.progress import Bar, format_duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_bar_overwrites_the_last_line_of_a_terminal_until_it_is_cleared():
+    terminal = Terminal()
+    bar = Bar(terminal)
+    bar.draw(0.5, "step 5/10")
+    bar.clear()
+    assert terminal.getvalue() == f"\r\x1b[K[{'=' * 12}{' ' * 12}] step 5/10\r\x1b[K"
+
+
+def test_bar_is_not_drawn_more_often_than_the_eye_can_follow():
+    terminal = Terminal()
+    bar = Bar(terminal)
+    for step in range(100):
+        bar.draw(step / 100, f"step {step}")
+    assert terminal.getvalue().count("step") == 1
+
+
+def test_log_file_gets_no_bar():
+    file = io.StringIO()
+    bar = Bar(file)
+    bar.draw(0.5, "step 5/10")
+    bar.clear()
+    assert file.getvalue() == ""
 
 
 @pytest.mark.parametrize("seconds, text", [

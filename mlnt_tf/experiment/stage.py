@@ -238,6 +238,8 @@ class Stage:
             limits = [callbacks.EarlyStopping(config.early_stopping, self.name, position)]
             if not position.step and limits[0].has_ended(model.networks):
                 epochs = position.epoch  # The training ended here before it was interrupted.
+        logging.info("%s: %d epochs of %d steps. The first step is compiled, which takes longer.",
+                     self.name, epochs - position.epoch, examples.steps_per_epoch)
         self.restore(model)
         with checkpoint_callback.defer_sigterm():
             model.fit(

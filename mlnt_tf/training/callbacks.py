@@ -11,7 +11,7 @@ from absl import logging
 from mlnt_tf.config import NonFiniteLoss
 from mlnt_tf.files import atomic
 from mlnt_tf.models.saved_network import NetworkWriter
-from mlnt_tf.progress import Progress, format_duration
+from mlnt_tf.progress import Bar, Progress, format_duration
 from mlnt_tf.training.keras_internals import TensorBoardOfLogs
 
 
@@ -214,7 +214,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
 class EpochLog(keras.callbacks.Callback):
     """Logs one line per epoch, and one every `interval` seconds within a long epoch.
 
-    The remaining time is that of the stage, estimated from the epochs of this process.
+    On a terminal, a progress bar takes the place of the lines within an epoch. The remaining time
+    is that of the stage, estimated from the epochs of this process.
 
     Args:
       name: str, the stage's name.
@@ -235,6 +236,7 @@ class EpochLog(keras.callbacks.Callback):
         if self.position:
             done = self.position.epoch + self.position.step / self.params["steps"]
         self.progress = Progress(self.epochs, done=done, interval=self.interval)
+        self.bar = Bar()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -242,17 +244,22 @@ class EpochLog(keras.callbacks.Callback):
         self.progress.restart_interval()
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.progress.line_is_due:
+        if not self.bar.is_shown and not self.progress.line_is_due:
             return
-        self.progress.restart_interval()
         steps = self.params["steps"]
         self.progress.done = self.epoch + (batch + 1) / steps
-        self._log_row(f"step {batch + 1:{len(str(steps))}d}/{steps}", f"loss {logs['loss']:.2f}")
+        row = self._row(f"step {batch + 1:{len(str(steps))}d}/{steps}", f"loss {logs['loss']:.2f}")
+        if self.bar.is_shown:
+            self.bar.draw((batch + 1) / steps, row)
+            return
+        self.progress.restart_interval()
+        logging.info("%s", row)
 
     def on_epoch_end(self, epoch, logs=None):
+        self.bar.clear()
         self.progress.done = epoch + 1
         seconds = self.progress.elapsed - self.epoch_start
-        self._log_row(*self._measures(logs), format_duration(seconds))
+        logging.info("%s", self._row(*self._measures(logs), format_duration(seconds)))
 
     def _measures(self, logs):
         """The columns of an epoch's row that state losses and accuracies."""
@@ -266,8 +273,8 @@ class EpochLog(keras.callbacks.Callback):
         columns.append("val acc: " + "  ".join(accuracies))
         return columns
 
-    def _log_row(self, *columns):
-        """Logs the stage, the epoch, the columns and the remaining time of the stage."""
+    def _row(self, *columns):
+        """Returns a line of the stage, the epoch, the columns and the stage's remaining time."""
         epoch = f"epoch {self.epoch + 1:{len(str(self.epochs))}d}/{self.epochs}"
         remaining = f"ETA {format_duration(self.progress.remaining)}"
-        logging.info("%s", "  ".join([self.name, epoch, *columns, remaining]))
+        return "  ".join([self.name, epoch, *columns, remaining])
