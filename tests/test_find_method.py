@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mlnt_tf import methods, train
-from mlnt_tf.config import METHODS, Config, NonFiniteLoss, Terminated, UserError
+from mlnt_tf.config import TRAINED_METHODS, Config, NonFiniteLoss, Terminated, UserError
 from mlnt_tf.experiment.select import last_student
 
 MODULE = '''
@@ -56,7 +56,7 @@ def module(tmp_path, monkeypatch):
     return name
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRAINED_METHODS)
 def test_built_in_method_has_train_and_planned_epochs(name):
     config = Config(method=name)
     method = methods.find(config)

@@ -4,7 +4,7 @@ import itertools
 import pathlib
 
 from mlnt_tf.compare import grid
-from mlnt_tf.config import METHODS
+from mlnt_tf.config import TRAINED_METHODS
 
 
 def cells_of(*arguments):
@@ -37,7 +37,7 @@ def test_directory_of_a_run_names_method_noise_rate_and_seed():
 def test_default_grid_compares_every_method_with_three_seeds():
     cells = cells_of("--noises=asymmetric", "--epochs=4")
     assert {(cell.method, cell.seed, cell.rate) for cell in cells} == {
-        (method, seed, .5) for method in METHODS for seed in (0, 1, 2)}
+        (method, seed, .5) for method in TRAINED_METHODS for seed in (0, 1, 2)}
     assert {cell.config.epochs for cell in cells} == {4}
 
 

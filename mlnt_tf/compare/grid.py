@@ -8,7 +8,7 @@ import pathlib
 
 from mlnt_tf.compare import summary
 from mlnt_tf.config import (
-    METHODS,
+    TRAINED_METHODS,
     Config,
     DataSettings,
     NetworkSettings,
@@ -105,7 +105,7 @@ def parse(argv):
                   "--noises=symmetric,asymmetric --noise_rates=0.3,0.5 --epochs=20",
                   "--set=elr@asymmetric:--elr_lambda=1 --report_only"),
         note="Every flag of mlnt_tf.train, including --flagfile, is passed on to every run.")
-    parser.add_argument("--methods", default=",".join(METHODS),
+    parser.add_argument("--methods", default=",".join(TRAINED_METHODS),
                         help="comma-separated methods to compare (default: %(default)s)")
     parser.add_argument("--seeds", default="0,1,2",
                         help="comma-separated seeds of each method (default: %(default)s)")
@@ -170,8 +170,9 @@ def cells(options, passed_on):
 def new_cell(method, noise, rate, seed, arguments, output_dir):
     """Returns the `Cell` of one run. Raises UserError if the run would be refused."""
     point = summary.GridPoint(method, noise, rate, seed)
-    arguments = [*arguments, f"--method={method}", f"--noise={noise}", f"--seed={seed}",
-                 f"--output_dir={pathlib.Path(output_dir) / point.path}"]
+    # A recipe may choose among all stages, but each method is compared by its own network.
+    arguments = ["--select=best", *arguments, f"--method={method}", f"--noise={noise}",
+                 f"--seed={seed}", f"--output_dir={pathlib.Path(output_dir) / point.path}"]
     if rate is not None:
         arguments.append(f"--noise_rate={rate}")
     try:

@@ -21,7 +21,8 @@ from mlnt_tf.config.settings import (
     Section, config_class, setting, setting_fields, unread_flags)
 from mlnt_tf.config.teacher import IterationSettings, RepairSettings, TeacherSettings
 from mlnt_tf.config.training import (
-    METHODS, LossSettings, RunSettings, ScheduleSettings, UpdateSettings, WarmUpSettings)
+    METHODS, TRAINED_METHODS, LossSettings, RunSettings, ScheduleSettings, UpdateSettings,
+    WarmUpSettings)
 from mlnt_tf.config.user_functions import (
     call_function, check_name, import_function, parse_arguments)
 

@@ -8,8 +8,11 @@ from mlnt_tf.config.settings import Section, is_given, setting
 from mlnt_tf.config.user_functions import check_name, is_function_name, parse_arguments
 
 # The built-in methods. Each is a module of this name in mlnt_tf/methods.
-METHODS = ("mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "mean_teacher",
-           "forward", "joint_optimization", "cnn_crf", "elr", "gce", "lda", "logistic")
+TRAINED_METHODS = (
+    "mlnt", "cross_entropy", "cross_entropy_ema", "cross_entropy_iterative", "mean_teacher",
+    "forward", "joint_optimization", "cnn_crf", "elr", "gce")
+LINEAR_METHODS = ("lda", "logistic")  # Classifiers of scikit-learn, for --freeze=body.
+METHODS = (*TRAINED_METHODS, *LINEAR_METHODS)
 # Their loss is not cross entropy.
 OTHER_LOSSES = ("gce", "forward", "cnn_crf", "joint_optimization")
 DEFAULT_DECAY = "-1"  # The learning rate falls after two thirds of the epochs.
