@@ -15,6 +15,13 @@ MATRIX_PREFIX = "matrix:"
 NOISE_KINDS = ("none", "symmetric", "asymmetric")  # The kinds that --noise names by a word.
 
 
+class CroppedSize(tuple):
+    """(height, width) of images whose aspect ratio is kept: the center is resized, edges are cut.
+
+    An image that is resized to a plain tuple is stretched.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings(Section):
     """Data"""
@@ -50,14 +57,24 @@ class DataSettings(Section):
     crop_size: int = setting(
         0, "Crop images to this height and width: the center, or a random part with --augment; 0 "
         "means no crop.", minimum=0)
+    keep_aspect_ratio: bool = setting(
+        False, "Resize images by their shorter side and crop the center to --image_size, instead "
+        "of stretching them. The exported network does the same.")
     augment: bool = setting(
         False, "Augment training images by a random flip and a random crop. Without --crop_size "
         "the crop is taken from the image padded by 4 pixels.")
+    crop_scale: float = setting(
+        1.0, "Smallest area of the random crop of --augment, as a fraction of the image. Below 1, "
+        "the crop is a part of random area and aspect ratio (3/4 to 4/3), which is resized.",
+        above=0, maximum=1)
 
     @property
     def resized(self):
         """Tuple (height, width) to which images are resized, or None if they keep their size."""
-        return (self.image_size, self.image_size) if self.image_size else None
+        if not self.image_size:
+            return None
+        size = (self.image_size, self.image_size)
+        return CroppedSize(size) if self.keep_aspect_ratio else size
 
     def check(self):
         check_name("dataset", self.dataset, DATASETS, prefix="tfds:")
@@ -65,6 +82,9 @@ class DataSettings(Section):
             raise UserError(f"--crop_size={self.crop_size} is larger than "
                             f"--image_size={self.image_size}. Lower --crop_size or raise "
                             "--image_size.")
+        if self.crop_scale < 1 and not self.augment:
+            raise UserError(f"--crop_scale={self.crop_scale} has no effect without --augment. Add "
+                            "--augment, or omit it.")
 
 
 @dataclasses.dataclass(frozen=True)

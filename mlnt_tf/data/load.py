@@ -6,6 +6,7 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import UserError
+from mlnt_tf.config.data import CroppedSize
 from mlnt_tf.data import noise, pipeline, splits, transforms
 from mlnt_tf.data.sources import load_source
 from mlnt_tf.models import build
@@ -194,7 +195,14 @@ def build_preprocess(config, images):
     shape = stored
     if config.crop_size:
         shape = (config.crop_size, config.crop_size, stored[2])
-    return transforms.Preprocess(stored, shape, build_normalization(config, images, shape))
+    return transforms.Preprocess(stored, shape, build_normalization(config, images, shape),
+                                 resized=_resized(config, stored), crop_scale=config.crop_scale)
+
+
+def _resized(config, stored):
+    """Returns the (height, width) to which an image of any size is resized, as in training."""
+    size = tuple(stored[:2])
+    return CroppedSize(size) if config.keep_aspect_ratio else size
 
 
 def build_normalization(config, images, shape):
@@ -219,7 +227,7 @@ def build_normalization(config, images, shape):
                             "--model=%s were trained with.", config.normalization, config.model)
     if normalize is None:
         mean = images.mean_image()
-        if shape != images.shape:
+        if shape != images.shape or config.crop_scale < 1:
             mean = mean.mean(axis=(0, 1))
         return transforms.Normalizer(mean)
     if isinstance(normalize, Scaling) and normalize.channels not in (None, shape[2]):

@@ -6,10 +6,12 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from mlnt_tf.data.images import decode
 from mlnt_tf.models.normalization import mean_layers
 
 # Pixels of padding on each edge before the random crop of images that are not larger than the crop.
 PADDING = 4
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # Of a random crop that is resized: width / height.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,21 @@ class Preprocess:
       normalize: function of images [..., height, width, channels] with values in [0, 255]. It
         returns float32 of the same shape. Its method `layers` returns Keras layers that do the
         same, for saved networks.
+      resized: (height, width) for `decode.resize`, which turns an image of any size into a stored
+        one. None stretches it to the stored size.
+      crop_scale: float in (0, 1], the smallest area of a random crop, as a fraction of the stored
+        image. 1 means crops of the network's shape, which are not resized.
     """
 
     stored: tuple
     shape: tuple
     normalize: typing.Callable
+    resized: tuple | None = None
+    crop_scale: float = 1.0
+
+    def resize(self, images):
+        """Returns images of any size, uint8 [..., height, width, channels], as stored ones."""
+        return decode.resize(images, self.resized or self.stored[:2])
 
     def __call__(self, images):
         """Takes the center crop and normalizes it.
@@ -93,7 +105,8 @@ class Preprocess:
         """Takes a random crop, flips it with probability 0.5, and normalizes it.
 
         If the stored image has the network's shape, the crop is taken from the normalized image,
-        padded with 4 zeros on each edge.
+        padded with 4 zeros on each edge. With `crop_scale` below 1, it is a part of random area and
+        of a random aspect ratio between 3/4 and 4/3, resized to the network's shape.
 
         Args:
           image: [*stored], with values in [0, 255].
@@ -102,10 +115,30 @@ class Preprocess:
         Returns:
           float32 [*shape].
         """
+        if self.crop_scale < 1:
+            part = _random_part(image, self.crop_scale, key)
+            resized = tf.image.resize(part, self.shape[:2], antialias=True)
+            flip_key = tf.random.experimental.stateless_fold_in(key, 1, alg="philox")
+            return self.normalize(_crop_and_flip(resized, self.shape, flip_key))
         if self.stored == self.shape:
             paddings = [[PADDING, PADDING], [PADDING, PADDING], [0, 0]]
             return _crop_and_flip(tf.pad(self.normalize(image), paddings), self.shape, key)
         return self.normalize(_crop_and_flip(image, self.shape, key))
+
+
+def _random_part(image, min_area, key):
+    """Returns a part of an image with a random area and aspect ratio (Szegedy et al. 2015).
+
+    Args:
+      image: [height, width, channels].
+      min_area: float, the smallest area as a fraction of the image. The largest is the whole image.
+      key: int32 [2].
+    """
+    whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        image.shape, whole, seed=key, min_object_covered=0.0, aspect_ratio_range=ASPECT_RATIOS,
+        area_range=(min_area, 1.0), max_attempts=20, use_image_if_no_bounding_boxes=True)
+    return tf.slice(image, begin, size)
 
 
 def _crop_and_flip(image, shape, key):

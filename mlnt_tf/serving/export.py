@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from mlnt_tf.data.images.decode import decode, resize
+from mlnt_tf.data.images.decode import decode
 from mlnt_tf.models.layers import clone_network
 from mlnt_tf.models.normalization import SCALINGS
 from mlnt_tf.models.saved_network import contains_normalization
@@ -111,7 +111,7 @@ def _add_signatures(archive, network, preprocess, class_names):
         if channels == 1:
             gray = tf.reduce_sum(tf.cast(image, tf.float32) * LUMINANCE, axis=-1, keepdims=True)
             image = tf.cast(tf.round(gray), tf.uint8)
-        return resize(image, (height, width))
+        return preprocess.resize(image)
 
     def serving_default(image_bytes):
         images, valid = map_valid(decode_and_resize, image_bytes, preprocess.stored)
@@ -122,7 +122,7 @@ def _add_signatures(archive, network, preprocess, class_names):
                 "valid": valid}
 
     def classify_images(images):
-        return classify(resize(images, (height, width)))
+        return classify(preprocess.resize(images))
 
     def classify_network_images(images):
         return classify_inputs(preprocess.normalize(images))

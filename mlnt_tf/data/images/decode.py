@@ -8,6 +8,8 @@ is refused, because TensorFlow would read palette indices as gray values.
 
 import tensorflow as tf
 
+from mlnt_tf.config.data import CroppedSize
+
 # Raise this if other images can be decoded, or decode to another size: it invalidates cached scans.
 DECODER_VERSION = 1
 HEADER_BYTES = 1024  # The part of a JPEG that is searched for EXIF's orientation.
@@ -68,13 +70,16 @@ def _apply_orientation(image, orientation):
 
 
 def resize(image, size):
-    """Resizes images without keeping their aspect ratio.
+    """Resizes images.
 
     The interpolation is bilinear. It averages when it shrinks an image, as Pillow does.
 
     Args:
       image: uint8 [..., height, width, channels].
-      size: (height, width) of the result.
+      size: (height, width) of the result. With a plain tuple, images are stretched. With a
+        `CroppedSize`, the largest part in the center that has the result's aspect ratio is resized.
+        This gives what resizing by the shorter side and cropping the center would give, and costs
+        less.
 
     Returns:
       uint8 [..., height, width, channels]. Images that already have the size are not changed.
@@ -84,9 +89,23 @@ def resize(image, size):
         return image
 
     def interpolate():
-        resized = tf.image.resize(image, [height, width], antialias=True)
+        part = _center_part(image, height, width) if isinstance(size, CroppedSize) else image
+        resized = tf.image.resize(part, [height, width], antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
     has_size = tf.reduce_all(tf.shape(image)[-3:-1] == [height, width])
-    image = tf.cond(has_size, lambda: image, interpolate)
-    return tf.ensure_shape(image, [*image.shape[:-3], height, width, image.shape[-1]])
+    result = tf.cond(has_size, lambda: image, interpolate)
+    return tf.ensure_shape(result, [*image.shape[:-3], height, width, image.shape[-1]])
+
+
+def _center_part(image, height, width):
+    """Returns the largest part in the center with the aspect ratio of (height, width)."""
+    shape = tf.shape(image)
+    full_height, full_width = shape[-3], shape[-2]
+    # The integer form of round(full_width * height / width), and at least one pixel.
+    part_height = tf.maximum((2 * full_width * height + width) // (2 * width), 1)
+    part_width = tf.maximum((2 * full_height * width + height) // (2 * height), 1)
+    part_height = tf.minimum(part_height, full_height)
+    part_width = tf.minimum(part_width, full_width)
+    top, left = (full_height - part_height) // 2, (full_width - part_width) // 2
+    return image[..., top:top + part_height, left:left + part_width, :]

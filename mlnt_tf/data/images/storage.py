@@ -128,7 +128,7 @@ class ArrayImages(RandomAccessImages):
         return _eager_constant(self.array)
 
     def pixels(self, handle):
-        return resize(self.tensor[handle], self.shape[:2])
+        return resize(self.tensor[handle], self.size or self.shape[:2])
 
     def mean_image(self):
         """Returns the mean image, float32 [height, width, channels] in [0, 1].
@@ -152,7 +152,7 @@ class FileImages(EncodedImages, RandomAccessImages):
     def __init__(self, paths, *, root, size):
         self.paths = np.asarray(paths, "S")
         self.root = os.fsencode(root)
-        self.size = tuple(size)
+        self.size = size
         self.shape = (*self.size, 3)
 
     def __len__(self):
@@ -198,7 +198,7 @@ class RecordImages(EncodedImages):
         self.files = list(files)
         self.lengths = list(lengths)
         self.extract_image = extract_image
-        self.size = tuple(size)
+        self.size = size
         self.rows = np.arange(sum(self.lengths)) if rows is None else np.asarray(rows)
         self.shape = (*self.size, 3)
 
