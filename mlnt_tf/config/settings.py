@@ -184,10 +184,13 @@ def unread_flags(config):
 def is_given(config, name):
     """Returns whether a setting is given: whether it is in `config.explicit`.
 
-    If that is None, a setting counts as given if it differs from its default.
+    If that is None, a setting counts as given if it differs from its default, unless --recipe has
+    set it.
     """
     if config.explicit is not None:
         return name in config.explicit
+    if name in (config.from_recipe or ()):
+        return False
     return getattr(config, name) != setting_fields(config)[name].default
 
 
