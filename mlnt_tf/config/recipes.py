@@ -39,7 +39,7 @@ def photos(survey):
     return {
         **photo_network(), "initial_head": "probe", "method": "forward",
         "transition_matrix": "probe", "freeze_batch_norm": True, "augment": True,
-        "batch_size": batch_size(survey, 32),
+        "crop_scale": 0.35, "batch_size": batch_size(survey, 32),
         # A small data set needs more epochs for the same number of steps.
         "epochs": clip(round(10_000 / survey.num_examples), 3, 10),
         "learning_rate": 0.003, "lr_schedule": "cosine", "warmup_epochs": 0.3, "select": "auto",
@@ -67,13 +67,14 @@ def photo_network():
     """Returns the settings of the network that both recipes for photographs share."""
     return {
         "model": "efficientnet_lite0", "pretrained_weights": "imagenet", "image_size": PHOTO_SIZE,
-        "ema_decay": 0.99}
+        "keep_aspect_ratio": True, "ema_decay": 0.99}
 
 
 def small_images(survey):
     """Returns the settings of recipe "small_images" for a `Survey`."""
     return {
         "image_size": clip(min(survey.height, survey.width), 8, SMALL_IMAGE),
+        "keep_aspect_ratio": True,
         "model": "preact_resnet8", "width": 16,
         "augment": survey.channels == 3, "method": "cross_entropy",
         "batch_size": batch_size(survey, clip(survey.num_examples // 30, 32, 64)),
