@@ -36,17 +36,20 @@ def train(argv):
 def describe_output(output_dir):
     """Returns the end of a run's output: its files, and how to inspect, serve and load it."""
     model = shlex.quote(f"{(output_dir / 'saved_model').resolve()}:/models/mlnt")
-    keras_file = output_dir / "network.keras"
-    return f"""
+    text = f"""
 Results are in {output_dir}:
   results.json   every accuracy
   suspects.csv   training examples, the labels that are most likely wrong first
   noise.csv      the given labels, and the true labels where they are known
   saved_model/1  the exported network, which classifies image files
-  network.keras  the same network for Keras
+  network.keras  the same network for Keras, which takes arrays
   flags.txt      repeats the run with --flagfile
 Inspect:  tensorboard --logdir {shlex.quote(str(output_dir))}
-Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/serving
+Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/serving"""
+    keras_file = output_dir / "network.keras"
+    if not keras_file.exists():  # The run was finished by an earlier version.
+        return text
+    return f"""{text}
 Use in Python, with float images in 0 to 255 of shape network.input_shape:
   import keras
   network = keras.models.load_model({str(keras_file)!r})

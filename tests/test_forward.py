@@ -143,3 +143,9 @@ def test_source_with_wrong_labels_is_not_clean():
 
     assert source_is_clean(split(true))
     assert not source_is_clean(split(1 - true))
+
+
+def test_class_names_may_contain_dollar_signs(tmp_path):
+    names = ["$0_$5", "$$", "a^b"]  # Not formulas of Matplotlib.
+    transition.plot_matrices(tmp_path / "matrix.png", {"true": np.eye(3)}, names)
+    assert (tmp_path / "matrix.png").stat().st_size > 1000

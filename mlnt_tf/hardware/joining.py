@@ -4,6 +4,7 @@ TensorFlow waits for minutes without a message, and ignores signals meanwhile.
 """
 
 import contextlib
+import errno
 import socket
 import time
 
@@ -11,6 +12,7 @@ from absl import logging
 
 from mlnt_tf.config import UserError, WorkerLost
 
+NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 REPORT_AFTER = 15.0  # Seconds until missing workers are logged.
 POLL_SECONDS = 0.3  # Pause between two rounds of connections.
 
@@ -80,8 +82,16 @@ def _split(address):
 def _listen(address, worker):
     """Yields a socket that listens at the port of an address. Raises UserError."""
     _, port = _split(address)
+    both_families = {}
+    if socket.has_dualstack_ipv6():
+        both_families = {"family": socket.AF_INET6, "dualstack_ipv6": True}
     try:
-        listener = socket.create_server(("", port), backlog=64)
+        try:
+            listener = socket.create_server(("", port), backlog=64, **both_families)
+        except OSError as error:
+            if error.errno not in NO_IPV6:
+                raise
+            listener = socket.create_server(("", port), backlog=64)
     except (OSError, OverflowError) as error:
         raise cannot_listen(worker, address) from error
     listener.setblocking(False)
