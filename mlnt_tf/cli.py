@@ -104,6 +104,7 @@ def set_up_logging():
     TensorFlow logs an error for every GPU library that is missing.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.raiseExceptions = False  # A log on a full disk is no reason for a stack trace.
     absl.flags.FLAGS(sys.argv[:1])  # absl buffers its log lines until its flags are parsed.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     absl.logging.use_absl_handler()
