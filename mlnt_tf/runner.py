@@ -27,6 +27,7 @@ from mlnt_tf.files.disk import disk_failure
 from mlnt_tf.hardware import planning, precision
 from mlnt_tf.hardware.devices import lost_worker, open_devices, out_of_memory
 from mlnt_tf.models import applications
+from mlnt_tf.models.layers import in_float32
 from mlnt_tf.models.saved_network import write_network
 from mlnt_tf.serving import export
 
@@ -228,7 +229,7 @@ def finish(this_run, method):
         raise UserError(f"--method={this_run.config.method} {reason}. In its "
                         "function `train`, call run.stage(name).train(...) for each stage.")
     best = select_for_run(this_run, method)
-    network = this_run.complete(best.load(distributed=False))
+    network = in_float32(this_run.complete(best.load(distributed=False)))
     preprocess = this_run.images.preprocess
     write_network(network, this_run.path / "network.keras", normalize=preprocess.normalize)
     export.export_saved_model(network, this_run.path / "saved_model", preprocess=preprocess,

@@ -156,3 +156,20 @@ def clone_network(network, clone_layer):
         copy.build(network.input_shape)
     copy.set_weights(network.get_weights())
     return copy
+
+
+def in_float32(network):
+    """Returns the network itself, or a copy that computes in float32, whatever its precision."""
+    if _computes_in_float32(network):
+        return network
+
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    return clone_network(network, clone)
+
+
+def _computes_in_float32(network):
+    """Returns whether every layer, also of nested networks, computes in float32."""
+    return all(_computes_in_float32(layer) if isinstance(layer, keras.Model)
+               else layer.compute_dtype == "float32" for layer in network.layers)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.data.images.decode import decode
-from mlnt_tf.models.layers import clone_network
+from mlnt_tf.models.layers import in_float32
 from mlnt_tf.models.normalization import SCALINGS
 from mlnt_tf.models.saved_network import contains_normalization
 
@@ -55,7 +55,7 @@ def export_saved_model(network, directory, *, preprocess, class_names):
                          f"Received: {class_names}")
     if contains_normalization(network):
         preprocess = dataclasses.replace(preprocess, normalize=SCALINGS["none"])
-    network = _in_float32(network)
+    network = in_float32(network)
     archive = keras.export.ExportArchive()
     archive.track(network)
     _add_signatures(archive, network, preprocess, class_names)
@@ -71,17 +71,6 @@ def export_saved_model(network, directory, *, preprocess, class_names):
     scratch.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
     return target
-
-
-def _in_float32(network):
-    """Returns the network itself, or a copy that computes in float32, whatever its precision."""
-    if all(layer.compute_dtype == "float32" for layer in network.layers):
-        return network
-
-    def clone(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    return clone_network(network, clone)
 
 
 def _add_signatures(archive, network, preprocess, class_names):
