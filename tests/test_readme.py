@@ -13,7 +13,8 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 # Flags of the other commands: compare, benchmark, prepare, tensorboard and launch/test.sh.
 OTHER_FLAGS = {
     "flagfile", "help", "logdir", "fast", "source_dir", "check", "json", "points", "methods",
-    "seeds", "noises", "noise_rates", "jobs", "set", "report_only"}
+    "seeds", "noises", "noise_rates", "jobs", "set", "report_only", "top", "class",
+    "split", "audit"}
 
 
 def python_example(marker):

@@ -233,6 +233,17 @@ def test_groups_and_damaged_files_have_tabs(browser, tmp_path):
     assert "1 of 6" in text_of(browser, "single")
 
 
+def test_audit_marks_its_rows_and_has_its_own_file(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"))
+    press(browser, "k")
+    splits = {"train": colored_split(24, 3), "test": colored_split(8, 3, start=24)}
+    browser.get(write_review_page(tmp_path, splits, ("cat", "dog", "owl"), audit=6).as_uri())
+    assert text_of(browser, "progress-text") == "0 of 6"
+    press(browser, "k")
+    row, = saved_rows(browser, "corrections_audit.csv")
+    assert row[4:] == ["keep", "audit"]
+
+
 def test_help_lists_the_keys_and_takes_the_focus(browser, tmp_path):
     open_page(browser, tmp_path, ("cat", "dog", "owl"))
     press(browser, "?", "k")  # Keys do not judge behind the dialog.

@@ -19,7 +19,8 @@ SIDE = 320
 NEIGHBOR_BYTES = 700
 SMALL_SIDE = 64  # Images up to this size are enlarged with visible pixels.
 MIN_SIDE = 32
-QUALITIES = (80, 60, 45)
+HIGH, MEDIUM, LOW = 80, 60, 45  # Qualities of the compression, 0 to 100.
+LOW_SAVES = 1.3  # An image of medium quality has about this many times the bytes of a low one.
 
 
 def encode_thumbnails(splits, sides, limits):
@@ -57,8 +58,8 @@ def encode_thumbnails(splits, sides, limits):
 def data_uri(pixels, *, side, limit):
     """Returns an image as a data URI.
 
-    It is shrunk to the side, then compressed more and at last shrunk further until it meets the
-    limit. Images are never enlarged. Small ones are stored without loss if that meets the limit.
+    It is shrunk to the side and further until it meets the limit with at least low quality. Images
+    are never enlarged. Small ones are stored without loss if that meets the limit.
 
     Args:
       pixels: uint8 [height, width, channels].
@@ -66,22 +67,26 @@ def data_uri(pixels, *, side, limit):
       limit: int, bytes. It may be exceeded by an image of MIN_SIDE pixels.
     """
     image = _as_image(pixels)
-    image.thumbnail((side, side), PIL.Image.Resampling.LANCZOS, reducing_gap=3)
-    if max(image.size) <= SMALL_SIDE:
+    is_small = max(image.size) <= SMALL_SIDE
+    image.thumbnail((side, side), PIL.Image.Resampling.LANCZOS, reducing_gap=2)
+    if is_small:
         content = _encode(image, lossless=True)
         if len(content) <= limit:
             return _as_uri(content)
     while True:
-        for quality in QUALITIES:
-            content = _encode(image, quality=quality)
-            if len(content) <= limit:
-                return _as_uri(content)
-        if max(image.size) <= MIN_SIDE:
-            return _as_uri(content)
+        content = _encode(image, quality=MEDIUM)
+        if len(content) <= limit:
+            better = _encode(image, quality=HIGH)
+            return _as_uri(better if len(better) <= limit else content)
+        is_smallest = max(image.size) <= MIN_SIDE
+        if is_smallest or len(content) <= LOW_SAVES * limit:
+            smaller = _encode(image, quality=LOW)
+            if is_smallest or len(smaller) <= limit:
+                return _as_uri(smaller)
         # The size in bytes is nearly proportional to the number of pixels.
         scale = min(0.9, max(0.5, (limit / len(content)) ** 0.5))
-        smaller = max(round(scale * max(image.size)), MIN_SIDE)
-        image.thumbnail((smaller, smaller), PIL.Image.Resampling.LANCZOS)
+        side = max(round(scale * max(image.size)), MIN_SIDE)
+        image.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
 
 
 def _as_image(pixels):

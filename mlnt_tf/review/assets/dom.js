@@ -31,6 +31,12 @@ function name(text, properties = {}) {
   return el("bdi", { title: text, ...properties }, text);
 }
 
+// A command line, which breaks between its words only.
+function commandLine(text) {
+  const words = text.split(" ").flatMap((word) => [el("span", {}, word), " "]);
+  return el("pre", {}, ...words.slice(0, -1));
+}
+
 function badge(entry) {
   const kind = VERDICTS.find((one) => one.verdict === entry.verdict);
   const text = entry.verdict === "correct" ? `→ ${entry.label}` : kind.badge;

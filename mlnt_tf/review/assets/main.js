@@ -43,8 +43,8 @@ class App {
     for (const key of this.tabs) {
       const count = key === "bad" ? PAGE.bad.length
         : PAGE.lists.find((list) => list.key === key)?.items.length;
-      byId("tabs").append(el("button", { type: "button", role: "tab", id: `tab-${key}`,
-        "aria-controls": "main", click: () => this.showTab(key) }, TABS[key],
+      byId("tabs").append(el("button", { type: "button", id: `tab-${key}`,
+        click: () => this.showTab(key) }, TABS[key],
       count === undefined ? null : el("span", { class: "count" }, String(count))));
     }
     byId("view-single").addEventListener("click", () => this.setView("single"));
@@ -74,6 +74,7 @@ class App {
   showTab(key) {
     this.filters.tab = key;
     this.grid.selected.clear();
+    say("");
     this.refilter();
   }
 
@@ -107,7 +108,9 @@ class App {
 
   draw() {
     const { tab } = this.filters;
-    for (const key of this.tabs) byId(`tab-${key}`).setAttribute("aria-selected", key === tab);
+    for (const key of this.tabs) {
+      byId(`tab-${key}`).setAttribute("aria-current", key === tab ? "page" : "false");
+    }
     byId("single").hidden = !this.showsImages || this.view !== "single";
     byId("grid").hidden = !this.showsImages || this.view !== "grid";
     byId("overview").hidden = tab !== "overview";
@@ -232,7 +235,7 @@ class App {
     this.dialog("saved-dialog", `Saved ${plural(rows.length, "verdict")}`,
       el("p", {}, `Your browser has stored ${PAGE.file} with its downloads. To write the corrected `
         + "table, type this with the path of that file:"),
-      el("pre", {}, PAGE.command),
+      commandLine(PAGE.command),
       el("p", {}, "A later file from this page contains these verdicts too."));
   }
 

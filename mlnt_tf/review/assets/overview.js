@@ -18,14 +18,14 @@ function noiseBlock() {
       : `${PAGE.flagged.toLocaleString("en")} of ${plural(PAGE.total, "label")} are worth a look. `,
     "The estimate counts errors of the classifier as wrong labels, so it is usually too high: of "
     + "data without wrong labels, 7 to 12 % are flagged too. Random images give an honest rate:"),
-    el("pre", {}, PAGE.auditCommand));
+    commandLine(PAGE.auditCommand));
 }
 
 function nextBlock() {
   return block("When you have finished",
     el("p", {}, `Save ${PAGE.file} (the button at the top, or Ctrl+S). Then write the corrected `
       + "table:"),
-    el("pre", {}, PAGE.command));
+    commandLine(PAGE.command));
 }
 
 function pairBlock(showPair) {

@@ -8,12 +8,15 @@ const SCORES = [
   ["probability_of_given", "p(given label)", "Output of the run's network."],
 ];
 
-// `entry` is the verdict on the one image, or null for buttons that apply to many images.
-function verdictButtons(app, view, entry) {
+// `entry` is the verdict on the one image, {} without one, or null for buttons that apply to many
+// images.
+function verdictButtons(app, view, entry, suggested) {
+  const pressed = entry?.verdict === "correct" && entry.label !== suggested
+    ? "choose" : entry?.verdict;
   return el("div", { class: "verdicts", role: "group", "aria-label": "Verdict" },
     ...VERDICTS.map(({ key, verdict, text, short }) => el("button", {
       type: "button", class: verdict === "choose" ? "correct" : verdict, id: `${view}-${verdict}`,
-      "aria-pressed": entry ? String(entry.verdict === verdict) : undefined,
+      "aria-pressed": entry ? String(verdict === pressed) : undefined,
       "aria-keyshortcuts": key, title: text, click: () => app.judge(verdict),
     }, el("span", {}, entry ? text : short), el("kbd", {}, key))),
     el("button", { type: "button", id: `${view}-back`, disabled: Boolean(entry) && !entry.verdict,
@@ -42,7 +45,7 @@ function scoreList(item) {
 }
 
 function detailList(item) {
-  const rows = [["Record", name(item.record)], ["Split", item.split], ["Id", String(item.id)]];
+  const rows = [["Record", name(item.record)], ["Split", `${item.split}, id ${item.id}`]];
   if (item.predicted !== null && item.predicted !== item.suggested) {
     rows.push(["Predicted", name(className(item.predicted))]);
   }
@@ -97,7 +100,7 @@ class SingleView {
           el("span", { class: "arrow", "aria-hidden": "true" }, "→"),
           el("div", { class: "label suggested" }, el("small", {}, "Suggested"),
             el("b", { dir: "auto" }, suggested))),
-        verdictButtons(this.app, "single", entry ?? {}),
+        verdictButtons(this.app, "single", entry ?? {}, suggested),
         item.neighbors
           ? el("div", {}, el("h2", {}, "Nearest images and their labels"), neighborList(item))
           : null,
