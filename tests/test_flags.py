@@ -70,6 +70,20 @@ def test_clothing1m_config_holds_the_settings_of_the_paper():
     assert config.ema_ramp == "first"
 
 
+@pytest.mark.parametrize("name, epochs, expected", [
+    ("elr_symmetric", 150, {0: .02, 50: .0105, 98: .00102, 100: .02, 150: .0105}),
+    ("elr_asymmetric", 120, {0: .02, 399: .02, 400: .0002, 799: .0002, 800: .000002}),
+    ("gce_cifar10", 120, {0: .01, 399: .01, 400: .001, 800: .0001})])
+def test_configs_of_other_methods_hold_their_published_schedules(name, epochs, expected):
+    from mlnt_tf.training.compile import learning_rate_schedule
+
+    config = parse(f"--flagfile={CONFIGS / name}.flags")
+    assert (config.method, config.epochs) == (name.partition("_")[0], epochs)
+    schedule = learning_rate_schedule(config, 10, epochs)
+    rates = {step: float(schedule(step)) for step in expected}
+    assert rates == pytest.approx(expected, rel=.01)
+
+
 @pytest.mark.parametrize("argument, message", [
     ("--epoch=3", "--epoch is not a flag.*--epochs"),
     ("--nonsense=1", "--nonsense is not a flag"),
