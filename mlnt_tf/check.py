@@ -45,6 +45,7 @@ def check(argv):
     from mlnt_tf.hardware import precision
     from mlnt_tf.training import checkpoints
 
+    runner.warn_of_unused_flags(config)
     plan, adopted, config = runner.plan_run(config)
     precision.log_choices(adopted, plan)
     lock.refuse_if_held(config.output_dir)
@@ -118,7 +119,7 @@ def report(config):
     from mlnt_tf.data.images import scan
     from mlnt_tf.data.load import build_examples
     from mlnt_tf.data.sources import load_source
-    from mlnt_tf.experiment import record
+    from mlnt_tf.experiment import data_record
 
     method = methods.find(config)
     # Bad images are refused below, after all of them have been listed.
@@ -136,7 +137,7 @@ def report(config):
     scan.check_bad_images(source.bad_images, total, config.max_bad_images,
                                 lists="all are listed above")
     examples = build_examples(source, config)
-    record.check_data(config, examples)
+    data_record.check_data(config, examples)
     runner.check_network(config, examples, method)
     print_memory(examples, config)
     print_time(examples, config, method)

@@ -15,11 +15,12 @@ from mlnt_tf.config import (
     UserError,
     WorkerLost,
     flags,
+    ineffective_flags,
     recipes,
     unread_flags,
 )
 from mlnt_tf.data import load
-from mlnt_tf.experiment import record, results
+from mlnt_tf.experiment import class_scores, record, results, unlabeled
 from mlnt_tf.experiment.recipe import resolve_recipe
 from mlnt_tf.experiment.run import open_run
 from mlnt_tf.experiment.select import select_for_run
@@ -52,8 +53,7 @@ def run(config):
     plan, adopted, resolved = plan_run(config)
     if plan.worker > 0:
         logging.set_verbosity(logging.ERROR)  # The chief logs for all workers.
-    for flag in unread_flags(config):
-        logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
+    warn_of_unused_flags(config)
     precision.log_choices(adopted, plan)
     config = resolved
     devices = open_devices(plan)
@@ -71,6 +71,14 @@ def run(config):
                 method.train(this_run)
                 stored = finish(this_run, method)
             return stored if devices.is_chief else None
+
+
+def warn_of_unused_flags(config):
+    """Warns about given flags that change nothing for this method or next to other flags."""
+    for flag in unread_flags(config):
+        logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
+    for sentence in ineffective_flags(config):
+        logging.warning("%s", sentence)
 
 
 @contextlib.contextmanager
@@ -234,6 +242,8 @@ def finish(this_run, method):
     write_network(network, this_run.path / "network.keras", normalize=preprocess.normalize)
     export.export_saved_model(network, this_run.path / "saved_model", preprocess=preprocess,
                               class_names=this_run.images.class_names)
+    unlabeled.write_predictions(this_run, network)
     summary = results.write_suspects_and_summarize(this_run, best)
+    summary["per_class"] = class_scores.score_classes(this_run, best)
     this_run.finish(summary)
     return summary

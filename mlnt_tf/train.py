@@ -4,6 +4,8 @@ import pathlib
 import shlex
 import sys
 
+from absl import logging
+
 from mlnt_tf import cli, report
 from mlnt_tf.config import flags
 from mlnt_tf.experiment import record
@@ -18,19 +20,34 @@ def main(argv=None):
 def train(argv):
     """Parses the flags, trains, and prints the table of results.
 
-    The table of a finished run is printed without importing TensorFlow.
+    The table of a finished run on built-in data is printed without importing TensorFlow. Other data
+    are compared with those of the run first.
     """
     config = flags.parse(argv)
-    results = record.finished_results(config)
-    if results is not None:
-        print(f"{config.output_dir}: this run has already finished; nothing to train.")
-    else:
+    results = finished = record.finished_results(config)
+    if finished is None or may_have_changed(config):
         from mlnt_tf import runner  # Imports TensorFlow, after the flags have been checked.
 
         results = runner.run(config)
+    if finished is not None:
+        print(f"{config.output_dir}: this run has already finished; nothing to train.")
     if results is not None:  # None on a worker that is not the chief.
         print(report.format_table(results))
         print(describe_output(pathlib.Path(config.output_dir)))
+
+
+def may_have_changed(config):
+    """Returns whether the data of a finished run may be others now. Built-in data are not.
+
+    Data that have been removed cannot be compared, so a warning is logged.
+    """
+    if config.dataset in ("digits", "cifar10", "cifar10_n"):
+        return False
+    if config.data_dir and not pathlib.Path(config.data_dir).exists():
+        logging.warning("--data_dir=%s does not exist, so it is not compared with the data of the "
+                        "run.", config.data_dir)
+        return False
+    return True
 
 
 def describe_output(output_dir):

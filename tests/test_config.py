@@ -16,6 +16,7 @@ from mlnt_tf.config import (
     UserError,
     config_class,
     flags,
+    ineffective_flags,
     parse_arguments,
     parse_noise,
     setting,
@@ -242,6 +243,20 @@ def test_unread_flags_of_a_flag_file_are_not_reported(tmp_path):
 def test_explicit_flags_are_unknown_without_a_command_line():
     assert Config().explicit is None
     assert flags.parse(["train"]).explicit == frozenset()
+
+
+@pytest.mark.parametrize("settings, expected", [
+    ({"dataset": "folder", "noise_rate": .4},
+     ["--noise_rate=0.4 has no effect with --noise=none."]),
+    ({"dataset": "folder", "noise_rate": .4, "noise": "symmetric"}, []),
+    ({"noise": "asymmetric", "symmetric_includes_true": False},
+     ["--symmetric_includes_true=false has no effect with --noise=asymmetric."]),
+    ({"dataset": "folder", "group_column": "patient"},
+     ["--group_column=patient has no effect with --dataset=folder."]),
+    ({"dataset": "csv", "group_column": "patient", "csv_columns": "a,b"}, []),
+    ({"dataset": "package.module:function", "group_column": "patient"}, [])])
+def test_flags_that_others_make_useless_are_reported(settings, expected):
+    assert ineffective_flags(Config(**settings)) == expected
 
 
 def test_unread_flag_with_its_default_value_is_reported_if_given():

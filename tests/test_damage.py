@@ -116,7 +116,7 @@ def test_changed_labels_are_refused_by_train_and_check(tmp_path, capsys):
     table(tmp_path / "data", swapped=range(10))
     for command in (train, check):
         assert command.main(["command", *arguments]) == 2
-        assert "holds a run on other training labels" in capsys.readouterr().err
+        assert "on other data: the labels of 10 images differ" in capsys.readouterr().err
 
 
 def test_check_sees_a_lock_and_a_checkpoint_of_another_format(tmp_path, capsys, monkeypatch):

@@ -56,8 +56,9 @@ def test_sixteen_bit_image_keeps_upper_eight_bits():
     np.testing.assert_array_equal(decoded[..., 0], np.asarray(GRAY16) >> 8)
 
 
-def test_first_frame_of_animation_is_decoded():
-    frames = encode(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(180)])
+@pytest.mark.parametrize("format, options", [("GIF", {}), ("WEBP", {"lossless": True})])
+def test_first_frame_of_animation_is_decoded(format, options):
+    frames = encode(PICTURE, format, save_all=True, append_images=[PICTURE.rotate(180)], **options)
     np.testing.assert_array_equal(decode_with_tensorflow(frames), decode_with_pillow(frames))
 
 
@@ -72,6 +73,43 @@ def test_exif_orientation_is_applied(orientation, endian):
     decoded = decode_with_tensorflow(encoded)
     assert decoded.shape[:2] == (SIZE if orientation >= 5 else SIZE[::-1])
     assert_close(decoded, decode_with_pillow(encoded), JPEG_TOLERANCE)
+
+
+@pytest.mark.parametrize("format, options", [("PNG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_exif_orientation_of_png_and_webp_is_applied(format, options, orientation):
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = orientation
+    encoded = encode(PICTURE, format, exif=exif, **options)
+    np.testing.assert_array_equal(decode_with_tensorflow(encoded), decode_with_pillow(encoded))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_transparent_parts_are_composed_on_white(mode, format):
+    image = PICTURE.convert("RGBA")
+    ramp = np.linspace(0, 255, SIZE[0]).astype(np.uint8)
+    image.putalpha(PIL.Image.fromarray(np.tile(ramp, (SIZE[1], 1))))
+    options = {"lossless": True} if format == "WEBP" else {}
+    encoded = encode(image.convert(mode), format, **options)
+    stored = PIL.Image.open(io.BytesIO(encoded)).convert("RGBA")
+    white = PIL.Image.new("RGBA", SIZE, "white")
+    expected = np.asarray(PIL.Image.alpha_composite(white, stored).convert("RGB"))
+    assert_close(decode_with_tensorflow(encoded), expected, tolerance=1)
+
+
+def test_shape_that_only_the_alpha_channel_holds_is_seen():
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[2:5, 2:5, 3] = 255
+    decoded = decode_with_tensorflow(encode(PIL.Image.fromarray(pixels)))
+    assert (decoded == np.where(pixels[..., 3:], 0, 255)).all()
+
+
+def test_palette_with_a_transparent_color_is_composed_on_white():
+    image = PICTURE.convert("P")
+    color = image.getpixel((0, 0))
+    decoded = decode_with_tensorflow(encode(image, transparency=color))
+    np.testing.assert_array_equal(decoded[0, 0], [255, 255, 255])
 
 
 def test_exif_without_orientation_changes_nothing():

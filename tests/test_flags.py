@@ -1,5 +1,6 @@
 """Command lines and flag files become a Config, and a Config becomes a flag file."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -165,6 +166,11 @@ def test_help_has_the_commands_own_name_and_examples(capsys):
     assert shown.startswith("usage: python -m mlnt_tf.check ")
     assert "  python -m mlnt_tf.check --dataset=folder\n" in shown
     assert "mlnt_tf.train" not in shown
+
+
+@pytest.mark.parametrize("name", ["data_dir", "class_names"])
+def test_path_of_the_data_does_not_identify_a_run(name):
+    assert flags.differing(Config(**{name: "/job1/pets"}), Config(**{name: "/job2/pets"})) == []
 
 
 def test_parsing_flags_does_not_import_tensorflow():

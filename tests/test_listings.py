@@ -85,7 +85,7 @@ class TestFolder:
                 decoded = decode((pets / record).read_bytes())
                 np.testing.assert_array_equal(split.images.array[row], decoded)
 
-    @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+    @pytest.mark.parametrize("validation", ["val", "valid", "Validation", "dev", "eval"])
     def test_directories_of_splits_are_recognized(self, tmp_path, validation):
         tree(tmp_path, {f"{split}/{kind}/{number}.png": None
                         for split in ("train", validation, "test")
@@ -127,7 +127,8 @@ class TestFolder:
         reasons = dict(source.bad_images)
         assert set(reasons) == {"cat/cut.jpg", "cat/empty.jpg", "dog/page.jpg"}
         assert reasons["cat/empty.jpg"] == "empty file"
-        assert "JPEG" in reasons["cat/cut.jpg"]
+        assert reasons["cat/cut.jpg"].startswith("cut off at the end")
+        assert reasons["dog/page.jpg"].startswith("an HTML page")
         assert len(source.train) + len(source.test) == 20
 
     def test_bad_image_changes_no_other_id(self, pets):
@@ -147,6 +148,82 @@ class TestFolder:
         assert message.startswith("--max_bad_images=0.001 is exceeded, because 1 of 21 images")
         assert "(cat/empty.jpg: empty file)" in message
         assert message.endswith("raise --max_bad_images to 0.0477.")
+
+    def test_handful_of_bad_images_is_left_out_of_a_small_set(self, tmp_path, caplog):
+        tree(tmp_path, {f"{kind}/{number}.png": None for kind in "ab" for number in range(25)})
+        tree(tmp_path, {"a/3.png": b""})
+        with caplog.at_level("WARNING", logger="absl"):
+            assert len(load_folder(tmp_path).bad_images) == 1
+        assert "1 of 50 images cannot be decoded" in caplog.text and "a/3.png" in caplog.text
+        assert "--max_bad_images=0 is exceeded" in load_error(
+            load_folder, tmp_path, max_bad_images=0)
+
+    @pytest.mark.parametrize("content, reason", [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run git lfs pull"),
+        (b" \n<!DOCTYPE html><html></html>", "an HTML page"), (JPEG[:-100], "cut off at the end"),
+        (b'{"error": 404}', "an XML or JSON text"), (b"II*\0rest", "a TIFF image")])
+    def test_file_that_is_no_image_is_named_without_advice_to_leave_it_out(
+            self, pets, content, reason):
+        tree(pets, {"cat/odd.jpg": content})
+        message = load_error(load_folder, pets)
+        assert f"cat/odd.jpg: " in message and reason in message
+        assert "raise --max_bad_images" not in message
+
+    def test_fifo_and_directory_among_the_images_are_left_out(self, pets, caplog):
+        os.mkfifo(pets / "cat/pipe.png")
+        (pets / "dog/album.png").mkdir()
+        with caplog.at_level("WARNING", logger="absl"):
+            source = load_folder(pets)
+        assert len(source.train) + len(source.test) == 20
+        assert "cat/pipe.png is not a regular file" in caplog.text
+
+    def test_directories_of_tools_and_runs_are_no_classes(self, pets, caplog):
+        tree(pets, {name: None for name in (
+            "__MACOSX/cat/0.png", "cat/.ipynb_checkpoints/0.png", "cat/@eaDir/0.jpg/thumb.png",
+            "runs/folder/heat/0.png", "dog/judged/0.png")})
+        tree(pets, {name: b"" for name in (
+            "runs/folder/flags.txt", "runs/folder/lock", "dog/judged/records.csv",
+            "dog/judged/label_issues.csv")})
+        (pets / "empty").mkdir()
+        with caplog.at_level("INFO", logger="absl"):
+            source = load_folder(pets)
+        assert source.class_names == ("cat", "dog")
+        assert len(source.train) + len(source.test) == 20
+        assert "empty, runs has no images" in caplog.text and "__MACOSX" in caplog.text
+
+    def test_own_output_directory_is_left_out(self, pets):
+        tree(pets, {"output/a/0.png": None})
+        assert load_folder(pets, output_dir=str(pets / "output")).class_names == ("cat", "dog")
+
+    def test_other_suffixes_and_loose_images_are_counted(self, pets, caplog):
+        tree(pets, {"cat/a.tif": b"", "cat/b.TIF": b"", "dog/c.txt": b"", "cat/d": b"",
+                    "loose.png": None, "cat/e.jfif": JPEG, "cat/f.JPE": JPEG})
+        with caplog.at_level("WARNING", logger="absl"):
+            source = load_folder(pets)
+        assert len(source.train) + len(source.test) == 22
+        assert "4 files are not read" in caplog.text and "1 .tif, 1 .TIF" in caplog.text
+        assert "1 images are not in a class directory and are left out (loose.png)" in caplog.text
+
+    def test_directory_next_to_the_splits_is_named(self, tmp_path, caplog):
+        tree(tmp_path, {f"{split}/{kind}/{number}.png": None for split in ("train", "extra")
+                        for kind in ("cat", "dog") for number in range(6)})
+        with caplog.at_level("WARNING", logger="absl"):
+            load_folder(tmp_path)
+        assert "extra next to train is not used" in caplog.text
+
+    def test_nested_tree_gives_the_path_to_use(self, tmp_path):
+        tree(tmp_path, {f"pets/{kind}/0.png": None for kind in ("cat", "dog")})
+        assert f"Did you mean --data_dir={tmp_path / 'pets'}?" in load_error(load_folder, tmp_path)
+
+    def test_class_names_order_and_rename_directories(self, tmp_path):
+        tree(tmp_path, {f"{number}/{row}.png": None for number in (0, 1) for row in range(4)})
+        (tmp_path / "names.csv").write_text("0,dog\n1,cat\n")
+        source = load_folder(tmp_path, class_names=str(tmp_path / "names.csv"))
+        assert source.class_names == ("dog", "cat")
+        assert label_of_record(source.train)["1/0.png"] == 1
+        (tmp_path / "names.txt").write_text("a\nb\nc\n")
+        assert "--class_names lists 3 names" in load_error(
+            load_folder, tmp_path, class_names=str(tmp_path / "names.txt"))
 
     def test_unreadable_directory_is_named(self, pets, monkeypatch):
         scandir = os.scandir
@@ -195,13 +272,10 @@ class TestFolder:
         tree(tmp_path, {"a.png": None, "cat/b.png": None})
         assert "has 1 class directories" in load_error(load_folder, tmp_path)
 
-    def test_empty_class_is_allowed_but_an_empty_tree_is_refused(self, tmp_path):
+    def test_tree_with_images_of_one_class_is_refused(self, tmp_path):
         tree(tmp_path, {"cat/b.png": None, "cat/c.png": None})
         (tmp_path / "dog").mkdir()
-        assert load_folder(tmp_path).class_names == ("cat", "dog")
-        for path in (tmp_path / "cat").iterdir():
-            path.unlink()
-        assert "has no training images" in load_error(load_folder, tmp_path)
+        assert "images of one class only (cat)" in load_error(load_folder, tmp_path)
 
     def test_injected_noise_treats_directories_as_true_labels(self, pets):
         examples = load_folder_examples(
@@ -210,6 +284,27 @@ class TestFolder:
         for split in (examples.validation, examples.test):
             names = [examples.class_names[label] for label in split.labels]
             assert names == [os.path.dirname(record) for record in split.record_names()]
+
+
+def test_images_of_test_that_are_also_in_train_give_a_warning(tmp_path, caplog):
+    tree(tmp_path, {f"{split}/{kind}/{number}.png": None for split in ("train", "test")
+                    for kind in ("cat", "dog") for number in range(6)})
+    (tmp_path / "test/cat/0.png").write_bytes((tmp_path / "train/cat/3.png").read_bytes())
+    with caplog.at_level("WARNING", logger="absl"):
+        load_folder_examples(tmp_path)
+    assert "1 images of test" in caplog.text and "such as test/cat/0.png" in caplog.text
+
+
+def test_group_column_keeps_the_images_of_a_patient_in_one_split(tmp_path):
+    tree(tmp_path, {f"{patient}_{number}.png": None for patient in range(8) for number in range(3)})
+    rows = "".join(f"{patient}_{number}.png,{patient % 2},p{patient}\n" for patient in range(8)
+                   for number in range(3))
+    table = write_table(tmp_path, f"path,label,patient\n{rows}")
+    examples = load_examples(config_for("csv", table, batch_size=4, num_neighbors=2,
+                                        group_column="patient"))
+    patients = [{record.partition("_")[0] for record in split.record_names()}
+                for split in (examples.train, examples.validation, examples.test)]
+    assert sum(map(len, patients)) == 8 and all(patients)
 
 
 class TestTable:
@@ -251,27 +346,29 @@ class TestTable:
         assert source.class_names == ("sauer", "süß")
         assert label_of_record(source.train, source.test)["Zoë 写.png"] == 1
 
-    def test_csv_columns_must_be_four(self, root):
-        message = load_error(load_table, root, "path,label\n0.png,0\n", csv_columns="path,label")
-        assert "--csv_columns=path,label must name four columns" in message
+    @pytest.mark.parametrize("names", ["a,b,c,d,e", "path,path", "", ",label"])
+    def test_csv_columns_must_be_one_to_four(self, root, names):
+        message = load_error(load_table, root, "path,label\n0.png,0\n", csv_columns=names)
+        assert f"--csv_columns={names} must name one to four different columns" in message
 
     def test_absolute_paths_are_read(self, root):
         source = load_table(root, f"path,label\n{root}/0.png,0\n1.png,1\n2.png,1\n")
-        assert label_of_record(source.train, source.test) == {"0.png": 0, "1.png": 1, "2.png": 1}
+        assert label_of_record(source.train, source.test) == {
+            f"{root}/0.png": 0, "1.png": 1, "2.png": 1}
 
     def test_class_names_are_read_from_file(self, root):
-        (root / "names.txt").write_text("cat\ndog\nnewt\n")
+        (root / "names.csv").write_text("0,cat\n1,dog\n2,newt\n")
         source = load_table(root, "path,label\n0.png,1\n1.png,0\n2.png,1\n",
-                            class_names=str(root / "names.txt"))
+                            class_names=str(root / "names.csv"))
         assert source.class_names == ("cat", "dog", "newt")
         assert label_of_record(source.train)["0.png"] == 1
 
     @pytest.mark.parametrize("text, message", [
-        ("path,label\n0.png,0\n1.png,7\n2.png,1\n",
-         "line 3 has the label 7, which is out of range"),
-        ("path,label\n0.png,0\n1.png,-1\n", "line 3 has the label -1, which is out of range"),
+        ("path,label\n0.png,0\n1.png,-1\n", "one class only (0), apart from those without a label"),
         ("path,label\na, b.png,0\n1.png,1\n", "line 2 has more cells than columns. Put quotes"),
-        ("path,label\n0.png,0\n1.png,\n", "line 3 has an empty path or label"),
+        ("path,label\n0.png,0\n,1\n", "line 3 has an empty path"),
+        ("path,label\n0.png,\n1.png,\n", "has no label in any row"),
+        ("path,label\n0.png,0\n1.png,\n", "one class only"),
         ("path,label,split\n0.png,0,train\n1.png,1,holdout\n",
          "line 3 has the unknown split 'holdout'"),
         ("file,label\n0.png,0\n", "no column 'path'"), ("path,label\n", "no rows"),
@@ -318,6 +415,41 @@ def test_scan_is_cached_until_a_file_or_the_decoder_changes(pets, tmp_path_facto
     monkeypatch.setattr(scan, "DECODER_VERSION", -1)
     load_folder(pets)
     assert len(calls) == 3
+
+
+def test_file_that_could_not_be_read_for_a_moment_is_not_cached_as_bad(
+        pets, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(cache, "MIN_SECONDS", 0)
+    calls, decode_all = [], scan.decode_all
+    monkeypatch.setattr(scan, "decode_all", lambda images: calls.append(1) or decode_all(images))
+    tree(pets, {"cat/0.png": b""})
+    for unreadable, expected in ((True, 1), (True, 2), (False, 3), (False, 3)):
+        monkeypatch.setattr(scan, "_is_unreadable", lambda path: unreadable)
+        assert len(load_folder(pets, max_bad_images=.2).bad_images) == 1
+        assert len(calls) == expected
+
+
+@pytest.mark.slow
+def test_500_damaged_images_are_decoded_or_refused_with_a_reason(tmp_path):
+    rng = np.random.default_rng(0)
+    intact = [encode(picture(), format) for format in ("PNG", "JPEG", "GIF", "BMP", "WEBP")]
+    layout = {}
+    for number in range(500):
+        content = bytearray(intact[number % len(intact)])
+        for _ in range(rng.integers(1, 4)):
+            start = int(rng.integers(len(content)))
+            stop = [start + 1, len(content), start + int(rng.integers(1, 40))][rng.integers(3)]
+            content[start:stop] = rng.bytes(int(rng.integers(0, 5)))
+            content = content or bytearray(b"\0")
+        layout[f"{'ab'[number % 2]}/{number}.{('png', 'jpg', 'webp')[number % 3]}"] = bytes(content)
+    for number in range(10):
+        layout[f"{'ab'[number % 2]}/intact{number}.png"] = encode(picture(seed=number))
+    tree(tmp_path, layout)
+    source = load_folder(tmp_path, max_bad_images=1.0, image_size=8)
+    assert len(source.train) + len(source.test) + len(source.bad_images) == 510
+    assert 100 < len(source.bad_images) < 500
+    assert all(reason and "\n" not in reason for _, reason in source.bad_images)
 
 
 def test_error_suggests_checking_paths_if_no_image_can_be_read():

@@ -18,7 +18,8 @@ from mlnt_tf.config.methods import (
 from mlnt_tf.config.network import MODELS, NetworkSettings
 from mlnt_tf.config.recipes import RecipeSettings
 from mlnt_tf.config.settings import (
-    Section, config_class, setting, setting_fields, unread_flags)
+    Section, config_class, ineffective_flags, setting, setting_fields,
+    unread_flags)
 from mlnt_tf.config.teacher import IterationSettings, RepairSettings, TeacherSettings
 from mlnt_tf.config.training import (
     METHODS, TRAINED_METHODS, LossSettings, RunSettings, ScheduleSettings, UpdateSettings,

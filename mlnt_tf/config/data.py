@@ -5,7 +5,7 @@ import pathlib
 
 from mlnt_tf.config.errors import UserError
 from mlnt_tf.config.settings import PathFormat, Section, setting
-from mlnt_tf.config.user_functions import check_name
+from mlnt_tf.config.user_functions import check_name, is_function_name
 
 DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
 # The human label sets of CIFAR-10N and their fractions of wrong labels (Wei et al. 2022, table 1).
@@ -35,13 +35,20 @@ class DataSettings(Section):
         False, "Let TFDS download the data set if it is missing.", changes_results=False)
     csv_columns: str = setting(
         "path,label,split,true_label", "Columns of the csv table: path, label and, if present, "
-        "split and true label.")
+        "split and true label. Two names suffice, and one for a one-hot table.")
+    missing_values: str = setting(
+        "nan,NaN,NA,N/A,<NA>,null,NULL,None,-1", "Cells of the csv table's labels that mean "
+        "unknown, besides empty ones. -1 counts only in a column of integers.")
+    group_column: str = setting(
+        "", "Column of the csv table that names the patient, product or photographer of an image. "
+        "Images of one group are held out together.")
     class_names: str = setting(
-        "", "File with one class name per line, for a csv table with numbers as labels.",
-        path=PathFormat())
+        "", "File of class names for a csv table or folder: one per line, JSON, or a table of "
+        "id,name. It fixes the order of the classes.", path=PathFormat())
     use_clean_train: bool = setting(False, "Also train on the clean training images of Clothing1M.")
     max_bad_images: float = setting(
-        0.001, "Refuse to train if more than this fraction of the images cannot be decoded.",
+        0.001, "Refuse to train if more than this fraction of the images cannot be decoded. In a "
+        "small data set, 2 % but at most 5 may be damaged, unless this is 0.",
         minimum=0, maximum=1)
     train_examples: int = setting(0, "Number of training examples to use; 0 means all.", minimum=0)
     validation_fraction: float = setting(
@@ -75,6 +82,16 @@ class DataSettings(Section):
             return None
         size = (self.image_size, self.image_size)
         return CroppedSize(size) if self.keep_aspect_ratio else size
+
+    def ineffective(self):
+        if is_function_name(self.dataset):
+            return {}  # The function may read any setting.
+        readers = {
+            "csv_columns": ("csv",), "missing_values": ("csv",), "group_column": ("csv",),
+            "class_names": ("csv", "folder"), "use_clean_train": ("clothing1m",),
+            "max_bad_images": ("csv", "folder", "clothing1m")}
+        return {name: f"with --dataset={self.dataset}" for name, datasets in readers.items()
+                if self.dataset not in datasets}
 
     def check(self):
         check_name("dataset", self.dataset, DATASETS, prefix="tfds:")
@@ -156,6 +173,12 @@ class NoiseSettings(Section):
         if self.noise != "auto" or self.dataset == "cifar10_n":
             return {}
         return {"noise": "symmetric" if self.dataset in ("digits", "cifar10") else "none"}
+
+    def ineffective(self):
+        source, reason = self.noise_source, f"with --noise={self.noise}"
+        unused = {"noise_rate": not source.has_rate, "noise_sampling": not source.is_injected,
+                  "symmetric_includes_true": source.kind != "symmetric"}
+        return {name: reason for name, is_unused in unused.items() if is_unused}
 
     def check(self):
         if self.dataset == "cifar10_n":

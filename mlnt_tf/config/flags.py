@@ -41,6 +41,8 @@ RECIPE_COMMENT = "# Set by the recipe:"
 LIMITS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
 
 
+# Paths that may differ when a run is resumed, because the run compares the data themselves.
+CONTENT_PATHS = ("data_dir", "class_names")
 # The flags that --help lists first.
 MOST_USED = ("recipe", "dataset", "data_dir", "image_size", "noise", "noise_rate", "model",
              "method", "iterations", "epochs", "batch_size", "num_synthetic", "seed", "output_dir")
@@ -277,10 +279,13 @@ def commented_flags(text, comment):
 
 
 def identity_lines(config):
-    """Returns the settings that change a run's results, as --name=value with absolute paths."""
+    """Returns the settings that change a run's results, as --name=value with absolute paths.
+
+    Those in CONTENT_PATHS are left out.
+    """
     fields = setting_fields(config)
     return [f"--{name}={text}" for name, text in _flag_texts(config).items()
-            if fields[name].metadata["changes_results"]]
+            if fields[name].metadata["changes_results"] and name not in CONTENT_PATHS]
 
 
 def differing(recorded, config):

@@ -65,6 +65,13 @@ class Section:
     def check(self):
         """Raises UserError if settings contradict each other. See `setting` for simple limits."""
 
+    def ineffective(self):
+        """Returns {name: reason} of settings that change nothing next to the others.
+
+        A reason continues "has no effect", for example "with --noise=none".
+        """
+        return {}
+
     def is_read_too(self):
         """Returns whether the run reads the section although METHODS lacks its method."""
         return False
@@ -179,6 +186,16 @@ def unread_flags(config):
         unread += [f"--{name}={format_value(getattr(config, name))}"
                    for name in setting_fields(section) if is_given(config, name)]
     return unread
+
+
+def ineffective_flags(config):
+    """Returns the given flags that other settings make useless: list of sentences.
+
+    See `unread_flags` for the flags that count as given.
+    """
+    values = {name: format_value(getattr(config, name)) for name in setting_fields(config)}
+    return [f"--{name}={values[name]} has no effect {reason}." for section in config.SECTIONS
+            for name, reason in section.ineffective(config).items() if is_given(config, name)]
 
 
 def is_given(config, name):

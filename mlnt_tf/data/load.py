@@ -32,6 +32,7 @@ class Examples:
       steps_per_epoch: int, the number of training batches in an epoch.
       injected_matrix: float64 [classes, classes], the transition matrix p(given | true) of the
         injected noise. None if no noise was injected, or if the data set has noise of its own.
+      unlabeled: `Split` of images without a label, which are only scored, or None.
     """
 
     train: splits.Split
@@ -42,6 +43,7 @@ class Examples:
     preprocess: transforms.Preprocess
     steps_per_epoch: int
     injected_matrix: np.ndarray = None
+    unlabeled: splits.Split = None
 
     @property
     def realized_rate(self):
@@ -114,8 +116,10 @@ def build_examples(source, config):
         train=train, validation=validation, test=source.test.with_true_labels(),
         class_names=source.class_names, bad_images=source.bad_images,
         preprocess=build_preprocess(config, train.images), steps_per_epoch=steps_per_epoch,
-        injected_matrix=matrix if source_is_clean(source.train) else None)
+        injected_matrix=matrix if source_is_clean(source.train) else None,
+        unlabeled=source.unlabeled)
     _warn_of_missing_classes(examples)
+    _warn_of_shared_images(examples)
     _log_summary(examples, config)
     return examples
 
@@ -152,6 +156,21 @@ def _warn_of_missing_classes(examples):
     missing = [name for name, count in zip(examples.class_names, counts) if not count]
     if missing:
         logging.warning("No training example has the class %s.", ", ".join(missing))
+
+
+def _warn_of_shared_images(examples):
+    """Warns about validation and test examples whose image or group is also in train."""
+    for name in ("validation", "test"):
+        split, train = getattr(examples, name), examples.train
+        shared = np.zeros(len(split), bool)
+        if split.digests is not None and train.digests is not None:
+            shared |= np.isin(split.digests, train.digests)
+        if split.groups is not None and train.groups is not None:
+            shared |= np.isin(split.groups, train.groups[train.groups >= 0])
+        if shared.any():
+            logging.warning("%d images of %s, or others of their group, are also in train, such as "
+                            "%s. Its accuracy is too good: correct the splits.", shared.sum(), name,
+                            splits.record_text(split.records[shared.argmax()]))
 
 
 def _log_summary(examples, config):

@@ -163,19 +163,22 @@ def corrupt_labels(labels, ids, matrix, *, seed, sampling, salt=NOISE_SALT):
     return given
 
 
-def apportion(shares, count):
+def apportion(shares, count, *, ties=None):
     """Splits a count in the proportions of `shares`, by largest remainder.
 
     Args:
       shares: float [n], with the sum 1.
       count: int.
+      ties: float [n]. Of equal remainders, the one with the smallest number is rounded up. None
+        means that the first is.
 
     Returns:
       int64 [n], with the sum `count`.
     """
     exact = np.asarray(shares) * count
     counts = np.floor(exact + 1e-9).astype(np.int64)
-    largest = np.argsort(-(exact - counts), kind="stable")[:count - counts.sum()]
+    ties = np.arange(len(exact)) if ties is None else ties
+    largest = np.lexsort((ties, -(exact - counts)))[:count - counts.sum()]
     counts[largest] += 1
     return counts
 

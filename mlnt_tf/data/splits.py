@@ -7,6 +7,8 @@ draw depends only on the seed and the id.
 import dataclasses
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 from absl import logging
 
 from mlnt_tf.config import UserError
@@ -26,6 +28,8 @@ class Split:
       records: str or bytes [n], each the path of a file or the name of a record.
       true_labels: int32 [n], -1 where unknown. None means that all are unknown.
       digests: int64 [n], a digest of each file's content, or None.
+      groups: int64 [n], equal for examples that belong in the same split; -1 for an example on its
+        own. None means that there are no groups.
     """
 
     ids: np.ndarray
@@ -34,6 +38,7 @@ class Split:
     records: np.ndarray
     true_labels: np.ndarray = None
     digests: np.ndarray = None
+    groups: np.ndarray = None
 
     def __post_init__(self):
         if self.true_labels is None:
@@ -48,10 +53,11 @@ class Split:
         Args:
           rows: int [m], ascending.
         """
-        digests = None if self.digests is None else self.digests[rows]
+        columns = {"digests": self.digests, "groups": self.groups}
+        columns = {name: column if column is None else column[rows]
+                   for name, column in columns.items()}
         return Split(ids=self.ids[rows], labels=self.labels[rows], images=self.images.take(rows),
-                     records=self.records[rows], true_labels=self.true_labels[rows],
-                     digests=digests)
+                     records=self.records[rows], true_labels=self.true_labels[rows], **columns)
 
     def with_true_labels(self):
         """Returns the same examples, with the true label as label wherever it is known."""
@@ -79,6 +85,8 @@ class Source:
       validation: `Split`, or None to hold examples out of the training split.
       bad_images: tuple of (record, reason), the images that are left out.
       sizes: int32 [n, 2], height and width of the image files in pixels, or None.
+      unlabeled: `Split` of the images of the training split that have no label (-1), or None. They
+        are not trained on. Their ids are those of the training split.
     """
 
     class_names: tuple
@@ -87,10 +95,14 @@ class Source:
     validation: Split = None
     bad_images: tuple = ()
     sizes: np.ndarray = None
+    unlabeled: Split = None
 
 
 def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):
     """Holds out the same fraction of each class. The only example of a class is not held out.
+
+    Examples of equal content or of one group stay together; see `find_units`. The fraction is then
+    met as closely as the sizes of the groups allow.
 
     Args:
       split: `Split`.
@@ -101,17 +113,107 @@ def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):
       (remaining `Split`, held-out `Split`).
 
     Raises:
-      UserError: no class has two examples.
+      UserError: no class has two examples, or two groups of them.
     """
     labels = split.with_true_labels().labels
+    count = max(round(fraction * len(split)), 1)
+    units = find_units(split)
+    if units is not None:
+        is_held_out = _draw_units(labels, units, count, split.ids, seed=seed, salt=salt)
+        if not is_held_out.any():
+            raise UserError(f"Nothing can be held out of the {len(split)} training examples, "
+                            "because no class has two groups or two different images. Add "
+                            "examples, or provide validation and test splits.")
+        return split.take(np.flatnonzero(~is_held_out)), split.take(np.flatnonzero(is_held_out))
     rows = np.flatnonzero(np.bincount(labels)[labels] > 1)
     if not len(rows):
         raise UserError(f"Nothing can be held out of the {len(split)} training examples, because "
                         "no class has two. Add examples, or provide validation and test splits.")
-    count = min(max(round(fraction * len(split)), 1), len(rows))
+    count = min(count, len(rows))
     _, held_out = draw_stratified(split.take(rows), count, seed=seed, salt=salt)
     remaining = split.take(np.flatnonzero(~np.isin(split.ids, held_out.ids)))
     return remaining, held_out
+
+
+def find_units(split):
+    """Returns which examples must not be separated.
+
+    These are examples of one group and those with equal content, also in a chain of both.
+
+    Args:
+      split: `Split`.
+
+    Returns:
+      int [n], equal for examples that stay together, or None if every example is on its own.
+    """
+    num_examples, edges = len(split), []
+    num_nodes = num_examples
+    for column in (split.digests, split.groups):
+        if column is None:
+            continue
+        rows = np.arange(num_examples) if column is split.digests else np.flatnonzero(column >= 0)
+        _, keys = np.unique(column[rows], return_inverse=True)
+        edges.append(np.stack([rows, num_nodes + keys]))
+        num_nodes += num_examples
+    if not edges:
+        return None
+    starts, ends = np.concatenate(edges, axis=1)
+    graph = scipy.sparse.coo_array((np.ones(len(starts), bool), (starts, ends)),
+                                   shape=(num_nodes, num_nodes))
+    _, components = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    _, units = np.unique(components[:num_examples], return_inverse=True)
+    return units if units.max() + 1 < num_examples else None
+
+
+def _draw_units(labels, units, count, ids, *, seed, salt):
+    """Draws units until about `count` examples are drawn, in the proportions of the classes.
+
+    A unit belongs to the most frequent class of its examples. The last unit of a class stays.
+
+    Args:
+      labels, units, ids: int [n]. `units` are 0 … number of units - 1.
+      count: int.
+      seed, salt: int, see `uniform_draws`.
+
+    Returns:
+      bool [n], whether an example is drawn.
+    """
+    pairs, pair_counts = np.unique(np.stack([units, labels]), axis=1, return_counts=True)
+    order = np.lexsort((-pairs[1], pair_counts, pairs[0]))
+    last_of_unit = np.append(np.diff(pairs[0][order]) > 0, True)
+    unit_labels = pairs[1][order][last_of_unit]
+    sizes = np.bincount(units)
+    _, first = np.unique(units, return_index=True)
+    draws = uniform_draws(ids[first], seed=seed, salt=salt)
+    usable = np.bincount(unit_labels)[unit_labels] > 1
+    is_drawn = np.zeros(len(sizes), bool)
+    if not usable.any():
+        return is_drawn[units]
+    classes = np.unique(unit_labels[usable])
+    class_sizes = np.array([sizes[unit_labels == label].sum() for label in classes])
+    targets = _apportion_classes(classes, class_sizes, min(count, class_sizes.sum()), seed, salt)
+    for label, target in zip(classes, targets):
+        members = np.flatnonzero(unit_labels == label)
+        drawn = 0
+        for unit in members[np.argsort(draws[members], kind="stable")][:-1]:
+            if drawn + sizes[unit] / 2 <= target:
+                is_drawn[unit] = True
+                drawn += sizes[unit]
+    if not is_drawn.any():
+        is_drawn[np.flatnonzero(usable)[np.argmin(sizes[usable])]] = True
+    return is_drawn[units]
+
+
+def _apportion_classes(classes, class_sizes, count, seed, salt):
+    """Returns how many examples of each class to draw: int64 [classes].
+
+    If a class gets less than one, the seed decides which classes of equal size get one. Larger
+    classes keep the order of the labels, so that splits of earlier versions stay the same.
+    """
+    shares = class_sizes / class_sizes.sum()
+    draws = uniform_draws(classes, seed=seed, salt=salt)
+    ties = np.where(shares * count < 1, draws, np.arange(len(classes)))
+    return apportion(shares, count, ties=ties)
 
 
 def hold_out_test(train, fraction):
@@ -171,7 +273,8 @@ def draw_stratified(split, count, *, seed, salt):
     classes, class_sizes = np.unique(labels, return_counts=True)
     draws = uniform_draws(split.ids, seed=seed, salt=salt)
     is_drawn = np.zeros(len(split), bool)
-    for label, class_count in zip(classes, apportion(class_sizes / len(split), count)):
+    class_counts = _apportion_classes(classes, class_sizes, count, seed, salt)
+    for label, class_count in zip(classes, class_counts):
         members = np.flatnonzero(labels == label)
         ranked = members[np.argsort(draws[members], kind="stable")]
         is_drawn[ranked[:class_count]] = True

@@ -1,6 +1,7 @@
 """The record of a run in its output directory: settings and, once it has finished, results.
 
-A run is identified by its resolved settings, which flags.txt holds. A resumed run replaces "auto"
+A run is identified by its resolved settings, which flags.txt holds, and by its data (see
+`data_record`). A resumed run replaces "auto"
 by the recorded value, whatever this machine would choose. This module does not import TensorFlow.
 """
 
@@ -12,7 +13,6 @@ from mlnt_tf.config import UserError, flags
 from mlnt_tf.files import artifacts, atomic, lock
 
 FLAGS_FILE = "flags.txt"
-DATA_FILE = "data.json"
 RESULTS_FILE = "results.json"
 # Settings whose "auto" depends on the machine.
 RESOLVED = ("precision", "jit_compile", "strategy", "neighbor_backend")
@@ -110,32 +110,20 @@ def identity(config):
     return artifacts.digest_of(sorted(set(flags.identity_lines(config)) - set(defaults)))
 
 
+def has_moved(recorded, config):
+    """Returns whether the data or the class names are at another path than when the run began."""
+    old, new = (set(flags.to_flag_lines(settings)) - set(flags.identity_lines(settings))
+                for settings in (recorded, config))
+    names = tuple(f"--{name}=" for name in flags.CONTENT_PATHS)
+    return any(line.startswith(names) for line in old ^ new)
+
+
 def data_digest(examples):
-    """Returns the digest of the training examples' ids and given labels."""
-    return artifacts.digest_of(examples.train.ids, examples.train.labels)
+    """Returns the digest of the training examples' ids and given labels.
 
-
-def check_data(config, examples):
-    """Raises UserError if --output_dir holds a run on other training labels.
-
-    Args:
-      config: a Config.
-      examples: `Examples`.
+    Results depend on it. `data_record` compares the complete data before a run is resumed.
     """
-    path = pathlib.Path(config.output_dir) / DATA_FILE
-    recorded = artifacts.read_json(path, inputs=identity(config))
-    if recorded and recorded["labels"] != data_digest(examples):
-        raise UserError(f"--output_dir={config.output_dir} holds a run on other training labels "
-                        f"({recorded['examples']} examples there, {len(examples.train)} here). "
-                        "Restore the labels, or choose another --output_dir.")
-
-
-def write_data(config, examples):
-    """Records which training labels the run in --output_dir is on."""
-    artifacts.write_json(
-        pathlib.Path(config.output_dir) / DATA_FILE,
-        {"examples": len(examples.train), "labels": data_digest(examples)},
-        inputs=identity(config))
+    return artifacts.digest_of(examples.train.ids, examples.train.labels)
 
 
 def explicit_flags(config):

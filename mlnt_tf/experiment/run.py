@@ -1,11 +1,12 @@
 """A run in progress: its directory, and what a method needs to train in it."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 
 from mlnt_tf.config import UserError, flags
-from mlnt_tf.experiment import features, record
+from mlnt_tf.experiment import data_record, features, record
 from mlnt_tf.experiment.head import replace_head
 from mlnt_tf.experiment.stage import Stage
 from mlnt_tf.files import artifacts, atomic, lock
@@ -123,15 +124,29 @@ def open_run(config, examples, devices):
                 stack.enter_context(lock.hold_lock(output_dir))
                 # Another run may have begun in the directory before this one took the lock.
                 recorded = record.find_recorded(config)
-                record.check_data(config, examples)
+                data_record.check_data(config, examples)
                 atomic.remove_scratch_files(output_dir)
-                # A run of an earlier version recorded "auto". A resumed run keeps the first record.
-                if recorded is None or flags.differing(recorded, config):
-                    atomic.write_text(output_dir / record.FLAGS_FILE, flags.flag_file(config))
-                record.write_data(config, examples)
+                _record_flags(recorded, config)
+                data_record.write_data(config, examples)
             except OSError as error:
                 raise UserError(f"--output_dir={output_dir} cannot be written ({error.strerror}). "
                                 "Free some space, make the directory writable, or choose "
                                 "another one.") from error
         directory = stack.enter_context(devices.directory(output_dir))
         yield Run(config, examples, devices, directory)
+
+
+def _record_flags(recorded, config):
+    """Writes flags.txt. A resumed run keeps the first record, but updates the path of its data.
+
+    Args:
+      recorded: the Config of `find_recorded`, or None.
+      config: a resolved Config.
+    """
+    if recorded is not None:
+        # A run of an earlier version recorded "auto".
+        if not flags.differing(recorded, config) and not record.has_moved(recorded, config):
+            return
+        config = dataclasses.replace(config, explicit=frozenset(record.explicit_flags(config)))
+    path = pathlib.Path(config.output_dir) / record.FLAGS_FILE
+    atomic.write_text(path, flags.flag_file(config))

@@ -18,7 +18,7 @@ def directory():
     return pathlib.Path(home) / "mlnt_tf"
 
 
-def cached_scan(name, paths, scan, *, version):
+def cached_scan(name, paths, scan, *, version, is_lasting=None):
     """Returns `scan()`, or its stored result if no file has changed since.
 
     Results are stored under `$XDG_CACHE_HOME/mlnt_tf` (default `~/.cache/mlnt_tf`), never next to
@@ -30,6 +30,8 @@ def cached_scan(name, paths, scan, *, version):
       scan: function without arguments that returns a dict of NumPy arrays. Called on a cache miss.
       version: any value with a stable `repr`, for example the decoder's version. A new version
         invalidates old entries.
+      is_lasting: function of the dict that returns whether it may be stored, or None to store every
+        result. A file that could not be read for a moment should be read again by the next run.
 
     Returns:
       dict of NumPy arrays.
@@ -44,7 +46,8 @@ def cached_scan(name, paths, scan, *, version):
         return arrays
     start = time.monotonic()
     arrays = scan()
-    if time.monotonic() - start > MIN_SECONDS:
+    is_slow = time.monotonic() - start > MIN_SECONDS
+    if is_slow and (is_lasting is None or is_lasting(arrays)):
         _store(path, arrays, digest)
     return arrays
 

@@ -1,9 +1,11 @@
 """Decoding and resizing of images in TensorFlow, for training and for the SavedModel alike.
 
-JPEG, PNG, GIF (first frame), BMP and WebP become uint8 RGB, whether they are gray, CMYK, palette,
-16 bits per channel or have an alpha channel (dropped). The orientation that EXIF gives a JPEG is
-applied, as image viewers do and `tf.io.decode_image` does not. A BMP of less than 24 bits per pixel
-is refused, because TensorFlow would read palette indices as gray values.
+JPEG, PNG, GIF, BMP and WebP become uint8 RGB, whether they are gray, CMYK, palette or 16 bits per
+channel. Of an animation, the first frame is decoded. Transparent parts of PNG and WebP are composed
+on white, except the single transparent color that a PNG without a palette may name. The orientation
+that EXIF gives a JPEG, PNG or WebP is applied. Image viewers do both, and `tf.io.decode_image` does
+not. A BMP of less than 24 bits per pixel is refused, because TensorFlow would read palette indices
+as gray values.
 """
 
 import tensorflow as tf
@@ -11,8 +13,9 @@ import tensorflow as tf
 from mlnt_tf.config.data import CroppedSize
 
 # Raise this if other images can be decoded, or decode to another size: it invalidates cached scans.
-DECODER_VERSION = 1
-HEADER_BYTES = 1024  # The part of a JPEG that is searched for EXIF's orientation.
+DECODER_VERSION = 2
+HEADER_BYTES = 1024  # The part of a JPEG, or of EXIF in another format, that is searched.
+EDGE_BYTES = 2**16  # EXIF of PNG and WebP is searched in this many bytes at both ends of the file.
 # {tag 0x0112, type 3 (short), count 1: offset of the value's byte}, in both byte orders.
 ORIENTATION_TAGS = {
     b"\x01\x12\x00\x03\x00\x00\x00\x01": 9, b"\x12\x01\x03\x00\x01\x00\x00\x00": 8}
@@ -34,12 +37,60 @@ def decode(encoded):
     is_palette_bmp = tf.strings.regex_full_match(header, r"BM\C{26}[\x01\x04\x08]\C*")
     refusal = tf.debugging.Assert(
         ~is_palette_bmp, ["A BMP of less than 24 bits per pixel is not supported. Save it as PNG."])
+    # RE2 reads \x89 as a code point, so the first byte of a PNG is not compared.
+    is_png = tf.strings.regex_full_match(header, r"\CPNG\r\n\C*")
+    is_webp = tf.strings.regex_full_match(header, r"RIFF\C{4}WEBP\C*")
+    # Palette (its colors may be transparent), gray with alpha, and RGBA.
+    may_have_alpha = tf.strings.regex_full_match(header, r"\CPNG\C{21}[\x03\x04\x06]\C*")
     with tf.control_dependencies([refusal]):
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image = tf.case(
+            [(is_webp, lambda: _decode_on_white(encoded, channels=0)),
+             (may_have_alpha, lambda: _decode_on_white(encoded, channels=4))],
+            default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False))
     image.set_shape([None, None, 3])
     has_exif = tf.strings.regex_full_match(header, r"\C*Exif\C*")
-    return tf.cond(
-        has_exif, lambda: _apply_orientation(image, _read_orientation(encoded)), lambda: image)
+    orientation = tf.case([(has_exif, lambda: _read_orientation(encoded)),
+                           (is_png | is_webp, lambda: _read_orientation_at_edges(encoded))],
+                          default=lambda: tf.constant(1))
+    return tf.cond(orientation > 1, lambda: _apply_orientation(image, orientation), lambda: image)
+
+
+def _decode_on_white(encoded, *, channels):
+    """Returns an image as it looks on a white page. Opaque pixels keep their values.
+
+    Args:
+      encoded: string scalar.
+      channels: 4, or 0 for as many as the file has, 3 or 4. TensorFlow refuses any other number
+        than that for WebP.
+    """
+    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    image.set_shape([None, None, channels or None])
+
+    def compose():
+        color, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
+        return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+
+    is_transparent = tf.reduce_any(image[..., 3:] < 255)  # False without a fourth channel.
+    return tf.cond(is_transparent, compose, lambda: image[..., :3])
+
+
+def _read_orientation_at_edges(encoded):
+    """Returns EXIF's orientation of a PNG or WebP, int32 scalar; 1 if it is not found.
+
+    The bytes after a chunk's name are searched: "eXIf" in a PNG, "EXIF" in a WebP.
+    """
+    size = tf.strings.length(encoded)
+    start = tf.strings.substr(encoded, 0, EDGE_BYTES)
+    end = tf.strings.substr(encoded, tf.maximum(size - EDGE_BYTES, 0), EDGE_BYTES)
+    # Camera software writes the byte order, after a size and perhaps a name in a WebP.
+    chunk = r"\C*?(eXIf|EXIF\C{4}(Exif\C{2})?)((II|MM)\C*)"
+    orientations = []
+    for edge in (start, end):
+        is_found = tf.strings.regex_full_match(edge, chunk)
+        rest = tf.strings.regex_replace(edge, chunk, r"\3")
+        orientations.append(tf.cond(is_found, lambda rest=rest: _read_orientation(rest),
+                                    lambda: tf.constant(1)))
+    return tf.maximum(*orientations)
 
 
 def _read_orientation(encoded):

@@ -1,11 +1,57 @@
-"""Size of an image from the first bytes of its file, without decoding it. Standard library only."""
+"""Size and kind of an image file from its bytes, without decoding it. Standard library only."""
 
 import os
+import re
 import stat
 
 HEADER_BYTES = 2**18  # A JPEG may hold color profiles and previews before its size.
 # Markers that begin a frame of a JPEG; the others from C0 to CF are tables.
 FRAME_MARKERS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+
+TAIL_BYTES = 64  # Bytes that may follow the end of an image.
+CUT_OFF = "cut off at the end; copy or download it again"
+# {reason: how the file begins}, of files that are no images.
+NO_IMAGES = {
+    "a Git LFS pointer instead of the image; run git lfs pull": rb"version https://git-lfs",
+    "an HTML page instead of an image; download it again": rb"\s*(?i:<!doctype html|<html|<head)",
+    "an SVG drawing; convert it to PNG": rb"\s*(<\?xml[^>]*>)?\s*<svg",
+    "an XML or JSON text instead of an image; download it again": rb"\s*(<\?xml|[{\[]\s*\")",
+    "a TIFF image, which is not supported; convert it to PNG": rb"II\*\0|MM\0\*",
+    "a HEIC or AVIF image, which is not supported; convert it to JPEG":
+        rb"....ftyp(hei|hev|mif|msf|avi)",
+    "a PDF document; convert it to PNG": rb"%PDF"}
+
+
+def describe_content(path):
+    """Returns why a regular file is not an image that can be decoded, or "" if that is not clear.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEADER_BYTES)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - TAIL_BYTES, 0))
+        tail = file.read()
+    if not size:
+        return "empty file"
+    for reason, pattern in NO_IMAGES.items():
+        if re.match(pattern, head, re.DOTALL):
+            return reason
+    return CUT_OFF if _is_cut_off(head, tail, size) else ""
+
+
+def _is_cut_off(head, tail, size):
+    """Returns whether the end of an image is missing."""
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in tail
+    if head.startswith(b"\x89PNG"):
+        return b"IEND" not in tail
+    if head.startswith(b"GIF8"):
+        return b"\x3b" not in tail
+    if head.startswith(b"RIFF"):
+        return size < _integers(head, 4, 4) + 8
+    return head.startswith(b"BM") and size < _integers(head, 2, 4)
 
 
 def read_header(path):

@@ -28,6 +28,7 @@ from mlnt_tf.data.images.decode import decode, resize
 MEAN_SAMPLE = 10_000  # The mean image of encoded images is estimated from about this many.
 INTERLEAVED_SHARDS = 16  # Shards that are read in turn.
 IN_MEMORY_BELOW = 2**30  # Bytes of pixels. A smaller data set is decoded only once.
+BATCH_SIZE = 32  # Images read at once. Ctrl-C and SIGTERM wait for the end of a batch.
 SHUFFLE_BLOCK = 8192  # Encoded records that are shuffled as one block.
 
 
@@ -54,7 +55,7 @@ class EncodedImages:
         digests = self.in_order().map(
             lambda position, handle: content_digest(self.encoded(handle)),
             num_parallel_calls=tf.data.AUTOTUNE)
-        return np.concatenate(list(digests.batch(1024).as_numpy_iterator()))
+        return np.concatenate(list(digests.batch(BATCH_SIZE).as_numpy_iterator()))
 
 
 class RandomAccessImages:
@@ -83,7 +84,7 @@ class RandomAccessImages:
         rows = np.unique(np.linspace(0, len(self) - 1, sample_size).astype(np.int32))
         pixels = tf.data.Dataset.from_tensor_slices(rows).map(
             self.pixels, num_parallel_calls=tf.data.AUTOTUNE)
-        return _mean_of_batches(without_autotuner(pixels.batch(1024)).as_numpy_iterator())
+        return _mean_of_batches(without_autotuner(pixels.batch(BATCH_SIZE)).as_numpy_iterator())
 
 
 class ArrayImages(RandomAccessImages):
@@ -265,7 +266,7 @@ class RecordImages(EncodedImages):
         sample = self.in_order().filter(lambda position, serialized: position % interval == 0)
         pixels = sample.map(lambda position, serialized: self.pixels(serialized),
                             num_parallel_calls=tf.data.AUTOTUNE)
-        return _mean_of_batches(without_autotuner(pixels.batch(1024)).as_numpy_iterator())
+        return _mean_of_batches(without_autotuner(pixels.batch(BATCH_SIZE)).as_numpy_iterator())
 
 
 def load_into_memory(images):
@@ -279,7 +280,7 @@ def load_into_memory(images):
     pixels = images.in_order().map(lambda position, handle: images.pixels(handle),
                                    num_parallel_calls=tf.data.AUTOTUNE)
     start = 0
-    for batch in without_autotuner(pixels.batch(256)).as_numpy_iterator():
+    for batch in without_autotuner(pixels.batch(BATCH_SIZE)).as_numpy_iterator():
         array[start:start + len(batch)] = batch
         start += len(batch)
     return ArrayImages(array, encoded_images=images)

@@ -6,7 +6,8 @@ It is read as released, or from the shards that `python -m mlnt_tf.prepare` make
 import pathlib
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import Listing, build_source, data_directory, read_class_names
+from mlnt_tf.data.sources.class_names import read_class_names
+from mlnt_tf.data.sources.listing import Listing, build_source, data_directory
 from mlnt_tf.data.sources.tfds_sets import prepared_builder, source_from_builder
 
 CLASS_NAMES = "category_names_eng.txt"
@@ -60,7 +61,7 @@ def read_release(root, flag):
     if missing:
         raise UserError(f"{flag}={root} lacks {', '.join(missing)}. Copy all lists of the released "
                         "Clothing1M there, next to its images.")
-    class_names = read_class_names(root / CLASS_NAMES, flag=flag)
+    class_names = read_class_names(root / CLASS_NAMES, flag=flag).names
     labels = {name: _read_labels(root / name, len(class_names), flag)
               for name in (NOISY_LABELS, CLEAN_LABELS)}
     return class_names, {split: _read_listing(root, split, labels, flag) for split in LISTS}

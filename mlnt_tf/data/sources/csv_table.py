@@ -1,29 +1,19 @@
 """--dataset=csv: a table of paths and labels."""
 
-import csv
-import dataclasses
-import os
+import collections
 import pathlib
-import re
+
+from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, build_source, read_class_names
+from mlnt_tf.data.sources import table_columns
+from mlnt_tf.data.sources.class_names import (
+    ClassNames, format_some, number_of, read_class_names, resolve_labels)
+from mlnt_tf.data.sources.find_files import FileFinder
+from mlnt_tf.data.sources.listing import SPLIT_NAMES, Listing, build_source
+from mlnt_tf.data.sources.table_file import DELIMITERS, read_table
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A row of the table, without white space around its cells.
-
-    Attributes:
-      line: int, its line in the file.
-      path, label, split, true_label: str. The last two are empty if the table does not have them.
-    """
-
-    line: int
-    path: str
-    label: str
-    split: str
-    true_label: str
+UNKNOWN = -1
 
 
 def load_csv(config):
@@ -36,7 +26,7 @@ def load_csv(config):
 
 
 def list_table(config):
-    """Reads the table at --data_dir, without reading the images.
+    """Reads the table at --data_dir, without reading the images, and logs how it was read.
 
     Returns:
       (root, class names, listings), the arguments of `build_source`.
@@ -44,107 +34,191 @@ def list_table(config):
     Raises:
       UserError: the table cannot be read, or has a mistake.
     """
-    table = pathlib.Path(config.data_dir)
-    if not config.data_dir or not table.is_file():
+    path = pathlib.Path(config.data_dir)
+    if not config.data_dir or not path.is_file():
         raise UserError(f"--data_dir={config.data_dir} is not a file, but --dataset=csv needs a "
                         "table of paths and labels. Name the table, for example labels.csv.")
-    columns = [name.strip() for name in config.csv_columns.split(",")]
-    if len(columns) != 4:
-        raise UserError(f"--csv_columns={config.csv_columns} must name four columns: path, label, "
-                        "split and true label. The table may lack the last two.")
-    rows = _read_rows(table, columns)
-    class_names = read_class_names(config.class_names) if config.class_names else None
-    cells = [(row.line, row.label) for row in rows]
-    cells += [(row.line, row.true_label) for row in rows if row.true_label]
-    labels = _parse_labels(table, cells, class_names)
-    if class_names is None:
-        texts = {label: text for text, label in labels.items()}
-        class_names = tuple(texts[label] for label in sorted(texts))
-    root = table.parent.resolve()
-    listed = {}
-    for row in rows:
-        path = os.path.relpath(row.path, root) if os.path.isabs(row.path) else row.path
-        true_label = labels[row.true_label] if row.true_label else -1
-        split = _parse_split(table, row)
-        listed.setdefault(split, []).append((path, labels[row.label], true_label))
-    listings = {split: Listing.from_rows(files) for split, files in listed.items()}
+    names = table_columns.column_names(config)
+    table = read_table(path, columns=names)
+    columns = table_columns.find_columns(table, names, config)
+    if not table.rows:
+        raise UserError(f"--data_dir={path} has no rows below its header. Add a row per image.")
+    rows = _Rows(table, columns, config)
+    class_names = rows.resolve(config)
+    root = path.parent.resolve()
+    files = _find_files(rows, root)
+    groups = _number_groups(rows.cells["group"])
+    members = collections.defaultdict(list)
+    for row in range(len(files)):
+        members[rows.split(row)].append(row)
+    listings = {split: Listing.from_rows(
+        [(files[row], rows.labels[row], rows.true_labels[row]) for row in positions],
+        records=[rows.cells["path"][row] for row in positions],
+        groups=[groups[row] for row in positions]) for split, positions in members.items()}
+    rows.report(class_names)
     return root, class_names, listings
 
 
-def _read_rows(table, columns):
-    """Reads and checks the table: list of `Row`. `columns` are the names of the four columns."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = header
-            for column in columns[:2]:
-                if column not in header:
-                    raise UserError(f"--data_dir={table} has no column {column!r}. Its header is "
-                                    f"{', '.join(header)!r}. Name the columns of path, label, "
-                                    "split and true label in --csv_columns.")
-            lines = [(reader.line_num, cells) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--data_dir={table} cannot be read ({error}). Save the table as UTF-8 "
-                        "text.") from error
-    if not lines:
-        raise UserError(f"--data_dir={table} has no rows below its header. Add a row per image.")
-    return [_check_row(table, line, cells, columns) for line, cells in lines]
+class _Rows:
+    """The cells of a table by their role, and the labels that they stand for.
+
+    Attributes:
+      cells: dict of role to list of str. Cells that mean "unknown" are empty, except for paths.
+      labels, true_labels: lists of int, -1 where unknown; set by `resolve`.
+    """
+
+    def __init__(self, table, columns, config):
+        self.table, self.columns = table, columns
+        self.place = f"--data_dir={table.path}"
+        self.missing = {text.strip() for text in config.missing_values.split(",")} | {""}
+        self.unknown = {}
+        self.cells = {role: self._column(role)
+                      for role in ("label", "true_label", "split", "group")}
+        self.cells["path"] = [row[columns.path] for row in table.rows]
+        if columns.one_hot:
+            self.cells["label"] = table_columns.one_hot_labels(table, columns)
+        empty = next((row for row, path in enumerate(self.cells["path"]) if not path), None)
+        if empty is not None:
+            raise UserError(f"{self.place}, line {table.lines[empty]} has an empty path. Fill it "
+                            "in, or remove the line.")
+        self._check_single_labels()
+
+    def _column(self, role):
+        """Returns the cells of a role with "" for unknown, and counts how unknown is written."""
+        index = getattr(self.columns, role)
+        if index is None:
+            return [""] * len(self.table.rows)
+        cells = [row[index] for row in self.table.rows]
+        missing = self.missing
+        numbers = [number_of(cell) for cell in cells if cell not in missing - {"-1"}]
+        if role in ("split", "group") or any(number is None for number in numbers):
+            missing = missing - {"-1"}
+        elif "-1" in missing:
+            missing = missing | {cell for cell in cells if number_of(cell) == -1}
+        counts = collections.Counter(cell for cell in cells if cell in missing)
+        if role in ("label", "true_label") and counts:
+            self.unknown[self.table.header[index]] = counts
+        return ["" if cell in missing else cell for cell in cells]
+
+    def _check_single_labels(self):
+        """Raises UserError if a cell lists several labels that other cells hold alone."""
+        known = set(self.cells["label"])
+        for row, cell in enumerate(self.cells["label"]):
+            parts = [part.strip(" []'\"") for mark in ";|," if mark in cell
+                     for part in cell.split(mark)]
+            if parts and all(part in known for part in parts):
+                raise UserError(f"{self.place}, line {self.table.lines[row]} has several labels "
+                                f"({cell}), but training needs one class per image. Keep one of "
+                                "them, or leave the cell empty.")
+
+    def describe(self, column, text):
+        """Returns where a label occurs for the first time: "--data_dir=X, line 3"."""
+        role = "true_label" if column == self._name("true_label") else "label"
+        return f"{self.place}, line {self.table.lines[self.cells[role].index(text)]}"
+
+    def _name(self, role):
+        index = getattr(self.columns, role)
+        return None if index is None else self.table.header[index]
+
+    def resolve(self, config):
+        """Sets `labels` and `true_labels`. Returns the tuple of class names.
+
+        Raises:
+          UserError: no row has a label, or the labels do not fit each other or --class_names.
+        """
+        classes = read_class_names(config.class_names) if config.class_names else None
+        if not any(self.cells["label"]):
+            raise UserError(f"{self.place} has no label in any row. Fill in the column "
+                            f"{self._name('label')!r}, or correct --missing_values.")
+        texts = {self._name("label") or "label": self.cells["label"]}
+        if self.columns.true_label is not None:
+            texts[self._name("true_label")] = self.cells["true_label"]
+        if self.columns.one_hot and classes is None:
+            classes = ClassNames(tuple(self.table.header[column]
+                                       for column in self.columns.one_hot))
+        different = {name: list(dict.fromkeys(filter(None, column)))
+                     for name, column in texts.items()}
+        class_names, labels = resolve_labels(different, classes, self.describe)
+        by_role = list(labels.values())
+        self.labels = [by_role[0].get(cell, UNKNOWN) for cell in self.cells["label"]]
+        self.true_labels = [by_role[-1].get(cell, UNKNOWN) for cell in self.cells["true_label"]]
+        for row, true_label in enumerate(self.true_labels):
+            # Validation and test need no given label if the true one is known.
+            if self.labels[row] == UNKNOWN and self.split_name(row) != "train":
+                self.labels[row] = true_label
+        return class_names
+
+    def split(self, row):
+        """Returns the split of a row, which is train for a row without any label."""
+        return "train" if self.labels[row] == UNKNOWN else self.split_name(row)
+
+    def split_name(self, row):
+        """Returns the split that a row names: "train", "validation" or "test"."""
+        name = self.cells["split"][row].lower()
+        if name in ("", "unassigned"):
+            return "train"
+        if name not in SPLIT_NAMES:
+            raise UserError(f"{self.place}, line {self.table.lines[row]} has the unknown split "
+                            f"{name!r}. Write one of {', '.join(SPLIT_NAMES)}, or nothing for "
+                            "train.")
+        return SPLIT_NAMES[name]
+
+    def report(self, class_names):
+        """Logs how the table was read."""
+        roles = {"path": "path", "label": "label", "split": "split", "true label": "true_label",
+                 "group": "group"}
+        names = ", ".join(f"{role} = {self._name(attribute)}" for role, attribute in roles.items()
+                          if self._name(attribute) is not None)
+        if self.columns.one_hot:
+            names += f", label = the {len(self.columns.one_hot)} one-hot columns"
+        logging.info("%s: %d rows, cells between %s; %s; %d classes: %s", self.table.path,
+                     len(self.table.rows), DELIMITERS[self.table.delimiter], names,
+                     len(class_names), format_some(class_names))
+        for column, counts in self.unknown.items():
+            spelled = ", ".join(f"{text or 'empty'!r} {count}x" for text, count in counts.items())
+            logging.info("Column %s: %d cells are unknown (%s). --missing_values lists what means "
+                         "unknown.", column, sum(counts.values()), spelled)
+        alike = collections.defaultdict(list)
+        for name in class_names:
+            alike[" ".join(name.casefold().split())].append(name)
+        for names in alike.values():
+            if len(names) > 1:
+                logging.warning("The classes %s differ only in letter case or white space. Correct "
+                                "the table if they are the same class.", ", ".join(names))
 
 
-def _check_row(table, line, cells, columns):
-    """Returns the `Row` of a dict of cells. Raises UserError if the path or label is missing."""
-    if None in cells:
-        raise UserError(f"--data_dir={table}, line {line} has more cells than columns. Put quotes "
-                        "around a path that contains a comma.")
-    path, label, split, true_label = [(cells.get(column) or "").strip() for column in columns]
-    if not path or not label:
-        raise UserError(f"--data_dir={table}, line {line} has an empty path or label. Fill it in, "
-                        "or remove the line.")
-    return Row(line, path, label, split, true_label)
+def _find_files(rows, root):
+    """Returns the path of each row relative to the root; as written if there is no such file.
 
-
-def _parse_split(table, row):
-    """Returns the split of a row: "train", "validation" or "test"."""
-    name = row.split.lower() or "train"
-    if name not in SPLIT_NAMES:
-        raise UserError(f"--data_dir={table}, line {row.line} has the unknown split {name!r}. "
-                        f"Write one of {', '.join(SPLIT_NAMES)}, or nothing for train.")
-    return SPLIT_NAMES[name]
-
-
-def _parse_labels(table, cells, class_names):
-    """Maps the texts of label cells to labels.
-
-    The texts are names of classes or numbers.
-
-    Args:
-      table: pathlib.Path, for errors.
-      cells: list of (line, text).
-      class_names: tuple of str, or None.
-
-    Returns:
-      dict of text to int.
+    If the first paths exist only in one subdirectory of the root, all paths start from there.
 
     Raises:
-      UserError: a text is not among the class names, or a number is out of range.
+      UserError: the paths are addresses, or two files fit one path.
     """
-    first_lines = {text: line for line, text in reversed(cells)}
-    if class_names and set(first_lines) <= set(class_names):
-        return {text: class_names.index(text) for text in first_lines}
-    if not all(re.fullmatch(r"-?\d+", text) for text in first_lines):
-        if not class_names:
-            return {text: label for label, text in enumerate(sorted(first_lines))}
-        text = next(text for text in first_lines if text not in class_names)
-        raise UserError(f"--data_dir={table}, line {first_lines[text]} has the label {text!r}, "
-                        f"which is not among the {len(class_names)} names of --class_names. "
-                        "Correct the label, or add the name.")
-    labels = {text: int(text) for text in first_lines}
-    num_classes = len(class_names) if class_names else len(set(labels.values()))
-    for text, label in labels.items():
-        if not 0 <= label < num_classes:
-            raise UserError(f"--data_dir={table}, line {first_lines[text]} has the label {text}, "
-                            f"which is out of range: {num_classes} classes have the labels 0 to "
-                            f"{num_classes - 1}. Correct it, or name the classes in "
-                            "--class_names=FILE.")
-    return labels
+    paths, lines = rows.cells["path"], rows.table.lines
+    for line, path in zip(lines, paths):
+        if "://" in path:
+            raise UserError(f"{rows.place}, line {line}: {path} is an address, but images are read "
+                            "from local files. Copy the images here, and write their local paths "
+                            "in the table.")
+    finder = FileFinder(str(root))
+    found = []
+    for line, path in zip(lines, paths):
+        try:
+            found.append(finder.find(path))
+        except UserError as error:
+            raise UserError(f"{rows.place}, line {line}: {error}") from error
+    base = None if any(found) else finder.find_base(paths)
+    if base is not None:
+        logging.info("The paths of %s start from its subdirectory %s.", rows.table.path, base)
+        found = [finder.find(f"{base}/{path}") for path in paths]
+    elif finder.num_respelled:
+        logging.info("%d of %d paths were found with another suffix, letter case or Unicode form.",
+                     finder.num_respelled, len(paths))
+    return [file or path for file, path in zip(found, paths)]
+
+
+def _number_groups(cells):
+    """Returns a number for each cell: the same for equal text, -1 for an unknown group."""
+    numbers = {cell: number for number, cell in enumerate(dict.fromkeys(filter(None, cells)))}
+    return [numbers.get(cell, UNKNOWN) for cell in cells]

@@ -14,7 +14,8 @@ from mlnt_tf.data.splits import Source, Split, hold_out_test
 # {name of a directory or cell in a table, in lower case: split}.
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation",
-    "validation": "validation", "test": "test", "testing": "test"}
+    "validation": "validation", "dev": "validation", "development": "validation",
+    "eval": "validation", "evaluation": "validation", "test": "test", "testing": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,50 +24,39 @@ class Listing:
 
     Attributes:
       paths: bytes [n], relative to the root.
-      labels: int32 [n].
+      labels: int32 [n], -1 for an image that is not labeled.
       true_labels: int32 [n], -1 where unknown.
+      records: bytes [n], the names of the images in tables: the paths, or a table's cells as
+        written.
+      groups: int64 [n], equal for images that belong in the same split, such as those of one
+        patient; -1 for an image on its own.
     """
 
     paths: np.ndarray
     labels: np.ndarray
     true_labels: np.ndarray
+    records: np.ndarray
+    groups: np.ndarray
 
     @classmethod
-    def from_rows(cls, rows):
-        """Returns the listing of a non-empty list of (path, label, true label)."""
+    def from_rows(cls, rows, *, records=None, groups=None):
+        """Returns the listing of a non-empty list of (path, label, true label).
+
+        By default, the records are the paths and each image is on its own.
+        """
         paths, labels, true_labels = zip(*rows)
-        return cls(np.array([os.fsencode(path) for path in paths]), np.array(labels, np.int32),
-                   np.array(true_labels, np.int32))
+        groups = [-1] * len(rows) if groups is None else groups
+        return cls(_encode(paths), np.array(labels, np.int32), np.array(true_labels, np.int32),
+                   _encode(records or paths), np.array(groups, np.int64))
 
     def concatenate(self, other):
         """Returns the files of this listing, followed by those of another."""
-        return Listing(np.concatenate([self.paths, other.paths]),
-                       np.concatenate([self.labels, other.labels]),
-                       np.concatenate([self.true_labels, other.true_labels]))
+        return Listing(*(np.concatenate([getattr(self, field.name), getattr(other, field.name)])
+                         for field in dataclasses.fields(self)))
 
 
-def read_class_names(path, flag="--class_names"):
-    """Reads class names from a text file with one name per line.
-
-    Args:
-      path: str or pathlib.Path.
-      flag: str, the flag that names the file, for errors.
-
-    Returns:
-      tuple of at least two different str.
-
-    Raises:
-      UserError: the file cannot be read, or does not hold such names.
-    """
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{flag}={path} cannot be read ({error}). Name a text file with one class "
-                        "per line.") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise UserError(f"{flag}={path} must name at least two classes, and each only once.")
-    return names
+def _encode(names):
+    return np.array([os.fsencode(name) for name in names])
 
 
 def data_directory(config):
@@ -97,8 +87,9 @@ def build_source(config, root, class_names, listings):
         differ in size and --image_size is not given.
     """
     if len(class_names) < 2:
-        raise UserError(f"--data_dir={config.data_dir} has images of one class only. Training "
-                        "needs at least two classes.")
+        raise UserError(f"--data_dir={config.data_dir} has images of one class only "
+                        f"({''.join(class_names) or 'none'}), apart from those without a label. "
+                        "Training needs at least two classes.")
     if "train" not in listings:
         raise UserError(f"--data_dir={config.data_dir} has no training images. Add images to the "
                         "training split.")
@@ -112,8 +103,12 @@ def build_source(config, root, class_names, listings):
     splits, start = {}, 0
     for name, listing in listings.items():
         stop = start + len(listing.paths)
-        splits[name] = _build_split(config, root, name, listing, scan.good[start:stop],
-                                    scan.digests[start:stop], size)
+        good, digests = scan.good[start:stop], scan.digests[start:stop]
+        is_labeled = listing.labels >= 0
+        splits[name] = _build_split(config, root, name, listing, good & is_labeled, digests, size)
+        if (good & ~is_labeled).any() and name == "train":
+            splits["unlabeled"] = _build_split(
+                config, root, name, listing, good & ~is_labeled, digests, size)
         start = stop
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out_test(splits["train"], config.test_fraction)
@@ -124,11 +119,13 @@ def _build_split(config, root, name, listing, good, digests, size):
     """Returns the `Split` of the files in a listing that can be decoded."""
     rows = np.flatnonzero(good)
     if not len(rows):
-        raise UserError(f"--data_dir={config.data_dir} has no {name} image that can be decoded. "
-                        "Repair the images, or remove the split.")
+        raise UserError(f"--data_dir={config.data_dir} has no {name} image that can be decoded and "
+                        "has a label. Repair the images, or remove the split.")
     images = FileImages(listing.paths[rows], root=str(root), size=size)
+    groups = listing.groups[rows] if (listing.groups >= 0).any() else None
     return Split(ids=rows, labels=listing.labels[rows], images=load_into_memory(images),
-                 records=images.paths, true_labels=listing.true_labels[rows], digests=digests[rows])
+                 records=listing.records[rows], true_labels=listing.true_labels[rows],
+                 digests=digests[rows], groups=groups)
 
 
 def _common_size(config, sizes):

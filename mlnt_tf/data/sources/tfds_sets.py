@@ -9,11 +9,12 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import UserError
-from mlnt_tf.data.images.storage import RecordImages, load_into_memory
+from mlnt_tf.data.images.storage import RecordImages, content_digest, load_into_memory
 from mlnt_tf.data.splits import Source, Split, hold_out_test
 from mlnt_tf.files.cache import cached_scan
 
-LABELS_VERSION = 1  # Raise this when `_scan_labels` changes: it invalidates cached scans.
+SCAN_BATCH = 256  # Records. Ctrl-C and SIGTERM wait for the end of a batch.
+LABELS_VERSION = 2  # Raise this when `_scan_labels` changes: it invalidates cached scans.
 
 
 def prepared_builder(name, config, *, title=None):
@@ -197,30 +198,36 @@ def _read_split(builder, stored_splits, *, image, label, true_label, record, siz
                               decoders={image: tfds.decode.SkipDecoding()})
     try:
         columns = cached_scan(
-            "labels", files, lambda: _scan_labels(files, parse, label, true_label, record),
-            version=(LABELS_VERSION, label, true_label, record))
+            "labels", files, lambda: _scan_labels(files, parse, image, label, true_label, record),
+            version=(LABELS_VERSION, image, label, true_label, record))
     except tf.errors.OpError as error:
         raise UserError(f"{builder.data_path}: the shards of {', '.join(stored_splits)} cannot be "
                         f"read ({_first_line(error)}). Prepare the data set again.") from error
     records = columns["records"] if record else _shard_and_row(files, lengths)
     images = RecordImages(files, lengths, lambda serialized: parse(serialized)[image], size=size)
     return Split(ids=np.arange(len(records)), labels=columns["labels"],
-                 images=load_into_memory(images), records=records, true_labels=columns["true"])
+                 images=load_into_memory(images), records=records, true_labels=columns["true"],
+                 digests=columns["digests"])
 
 
-def _scan_labels(files, parse, label, true_label, record):
-    """Reads the labels of all records: {"labels": int32 [n], "true": int32 [n], "records": [n]}."""
+def _scan_labels(files, parse, image, label, true_label, record):
+    """Reads the labels of all records, and a digest of each encoded image.
+
+    Returns:
+      {"labels": int32 [n], "true": int32 [n], "records": bytes [n], "digests": int64 [n]}.
+    """
     def read_labels(serialized):
         example = parse(serialized)
         return {"labels": example[label],
                 "true": example[true_label] if true_label else -1,
-                "records": example[record] if record else ""}
+                "records": example[record] if record else "",
+                "digests": content_digest(example[image])}
 
     examples = tf.data.TFRecordDataset(files, buffer_size=2**20).map(
         read_labels, num_parallel_calls=tf.data.AUTOTUNE)
-    columns = _concatenate(examples.batch(4096))
+    columns = _concatenate(examples.batch(SCAN_BATCH))
     return {"labels": columns["labels"].astype(np.int32), "true": columns["true"].astype(np.int32),
-            "records": columns["records"].astype("S")}
+            "records": columns["records"].astype("S"), "digests": columns["digests"]}
 
 
 def _concatenate(dataset):

@@ -49,8 +49,9 @@ def _find_fault(split, num_classes):
 def _find_fault_of_columns(split):
     columns = {"ids": split.ids, "labels": split.labels, "records": split.records,
                "true_labels": split.true_labels}
-    if split.digests is not None:
-        columns["digests"] = split.digests
+    for name in ("digests", "groups"):
+        if getattr(split, name) is not None:
+            columns[name] = getattr(split, name)
     for name, column in columns.items():
         if not isinstance(column, np.ndarray) or column.ndim != 1:
             return f"{name} are not a NumPy array of rank 1. Convert them with np.asarray."
