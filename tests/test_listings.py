@@ -166,7 +166,7 @@ class TestFolder:
             self, pets, content, reason):
         tree(pets, {"cat/odd.jpg": content})
         message = load_error(load_folder, pets)
-        assert f"cat/odd.jpg: " in message and reason in message
+        assert "cat/odd.jpg: " in message and reason in message
         assert "raise --max_bad_images" not in message
 
     def test_fifo_and_directory_among_the_images_are_left_out(self, pets, caplog):
