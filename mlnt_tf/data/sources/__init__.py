@@ -5,6 +5,7 @@ from mlnt_tf.data.sources.digits import load_digits
 from mlnt_tf.data.sources.surveys import Survey, survey
 from mlnt_tf.data.sources.user_function import load_function
 
+__all__ = ["LOADERS", "Survey", "load_source", "survey"]
 LOADERS = {
     "digits": load_digits, "cifar10": cifar10.load_cifar10, "cifar10_n": cifar10_n.load_cifar10_n,
     "clothing1m": clothing1m.load_clothing1m, "folder": folder.load_folder,
