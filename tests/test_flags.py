@@ -1,6 +1,5 @@
 """Command lines and flag files become a Config, and a Config becomes a flag file."""
 
-import os
 import pathlib
 import re
 import subprocess
