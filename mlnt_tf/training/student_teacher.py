@@ -164,7 +164,7 @@ class StudentTeacher(DistributedModel):
             return tf.constant(start, dtype)
 
         return self.add_weight(shape=(rows, columns), name=name, initializer=initial_value,
-                               trainable=False, aggregation="only_first_replica")
+                               trainable=False, aggregation="none")  # See `write_rows`.
 
     def rows(self, table, batch):
         """Returns the table's rows at `batch["position"]`, [batch, columns]."""
@@ -173,7 +173,8 @@ class StudentTeacher(DistributedModel):
     def write_rows(self, table, batch, values):
         """Writes values [batch, columns] to a table's rows of the batch's examples.
 
-        Every replica writes the rows of all replicas, so the copies of the table stay equal.
+        Every replica writes the rows of all replicas to its own copy, so the copies stay equal. No
+        aggregation is needed, and over several workers TensorFlow could not aggregate these rows.
         """
         positions = batch["position"]
         if self.replicas > 1:
