@@ -24,7 +24,6 @@ NOISES = {"symmetric 0.5": dict(noise="symmetric", noise_rate=0.5),
 NEIGHBORS = 20  # of the reference without any network
 EXPECTED, MIXUP = dict(synthetic="expected"), dict(mixup=4.0, min_per_class=10)
 VARIANTS = {
-    "cross entropy, filter": dict(method="cross_entropy_iterative"),
     "mean teacher, filter": dict(method="mean_teacher"),
     "M = 2, filter": dict(num_synthetic=2),
     "expected, filter": EXPECTED,
@@ -62,13 +61,14 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of each iteration")
     parser.add_argument("--runs", default="runs/repair_digits", help="directory of the runs")
     parser.add_argument("--output", help="path of the table", required=True)
     options = parser.parse_args(argv)
     rows = []
     for seed in options.seeds:
         for noise, settings in NOISES.items():
-            base = Config(seed=seed, iterations=2, **settings)
+            base = Config(seed=seed, iterations=2, epochs=options.epochs, **settings)
             row = {"noise": noise, "seed": seed}
             rows.append(row | {"variant": f"{NEIGHBORS} nearest neighbors on raw pixels",
                                "best": percent(nearest_neighbors(base))})

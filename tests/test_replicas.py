@@ -27,7 +27,7 @@ import tiny
 pytestmark = pytest.mark.slow
 # Cases on two devices of a process.
 MIRRORED = ("first_sync", "full", "several_steps", "expected", "mean_teacher", "joint")
-WORKERS = ("first",)  # Cases on two workers.
+WORKERS = ("first", "joint")  # Cases on two workers.
 STEPS = 4
 CLUSTER = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": %s}}'
 PARAMETER_SERVER = ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '

@@ -173,13 +173,14 @@ class StudentTeacher(DistributedModel):
     def write_rows(self, table, batch, values):
         """Writes values [batch, columns] to a table's rows of the batch's examples.
 
-        Every replica writes the rows of all replicas to its own copy, so the copies stay equal. No
-        aggregation is needed, and over several workers TensorFlow could not aggregate these rows.
+        Every replica writes the rows of all replicas to its own copy, so the copies stay equal without
+        an aggregation.
         """
         positions = batch["position"]
         if self.replicas > 1:
             context = tf.distribute.get_replica_context()
-            positions = context.all_gather(positions, axis=0)
+            # The copy has a device. Workers cannot gather a tensor of the input, which has none.
+            positions = context.all_gather(tf.identity(positions), axis=0)
             values = context.all_gather(values, axis=0)
         table.value.scatter_update(tf.IndexedSlices(tf.stop_gradient(values), positions))
 
