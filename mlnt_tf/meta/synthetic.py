@@ -4,7 +4,14 @@ import tensorflow as tf
 
 
 def transfer_count(batch, transfer_ratio):
-    """rho: the number of examples of a batch that take a neighbor's label, rounded to nearest."""
+    """rho: the number of examples of a batch that take a neighbor's label, rounded to nearest.
+
+    Args:
+      batch: int of Python or, for a size that is only known at run time, of TensorFlow.
+      transfer_ratio: rho / batch, a float.
+    """
+    if tf.is_tensor(batch):  # In float64 and half to even, like Python.
+        return tf.cast(tf.round(transfer_ratio * tf.cast(batch, tf.float64)), tf.int32)
     return int(round(transfer_ratio * batch))
 
 
@@ -20,7 +27,7 @@ def transfer_labels(labels, neighbor_labels, count, *, seed, step, m, replica=0,
     Args:
       labels: int32 [batch], the given labels.
       neighbor_labels: int32 [batch, neighbors], the given labels of each example's neighbors.
-      count: rho of the global batch, a Python int.
+      count: rho of the global batch, an int of Python or TensorFlow.
       seed: a Python int.
       step, m: int scalars of Python or TensorFlow.
       replica, replicas: the examples are the replica-th of `replicas` equal parts of the global
@@ -33,6 +40,8 @@ def transfer_labels(labels, neighbor_labels, count, *, seed, step, m, replica=0,
     if batch is None:
         batch = tf.shape(labels)[0]
     neighbors = neighbor_labels.shape[1]
+    if neighbors is None:
+        neighbors = tf.shape(neighbor_labels)[1]
     key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
     key = tf.random.experimental.stateless_fold_in(key, tf.cast(m, tf.int32), alg="philox")
     order, choice = tf.unstack(tf.random.stateless_uniform(
@@ -58,14 +67,17 @@ def expected_labels(labels, neighbor_labels, count, *, num_classes, replicas=1):
     Args:
       labels: int32 [batch], the given labels.
       neighbor_labels: int32 [batch, neighbors], the given labels of each example's neighbors.
-      count: rho of the global batch, a Python int.
+      count: rho of the global batch, an int of Python or TensorFlow.
       num_classes: int.
       replicas: the examples are one of this number of equal parts of the global batch.
 
     Returns:
       float32 [batch, classes], rows that sum to 1.
     """
-    transferred = count / (labels.shape[0] * replicas)
+    if tf.is_tensor(count):  # The batch size is only known at run time.
+        transferred = tf.cast(count / tf.shape(labels)[0] / replicas, tf.float32)
+    else:
+        transferred = count / (labels.shape[0] * replicas)
     given = tf.one_hot(labels, num_classes)
     of_neighbors = tf.reduce_mean(tf.one_hot(neighbor_labels, num_classes), axis=1)
     return (1 - transferred) * given + transferred * of_neighbors

@@ -1,5 +1,6 @@
 """Plain cross entropy: the baseline, and the base class of every other method."""
 
+import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
@@ -24,6 +25,7 @@ def train_stage(run):
     return stage
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class CrossEntropy(StudentTeacher):
     """A student that trains on the given labels with cross entropy, and its averaged teacher.
 
@@ -41,6 +43,33 @@ class CrossEntropy(StudentTeacher):
 
     Args, attributes, errors: as for `StudentTeacher`.
     """
+
+    # Whether the loss can use soft labels, and whether it smooths labels. If not, they are refused.
+    takes_probabilities = True
+    takes_label_smoothing = True
+    label_smoothing = 0.0  # `compile` changes it.
+
+    def compile(self, optimizer=None, *, label_smoothing=0.0, **kwargs):
+        """Configures the classification update (paper eq. 9).
+
+        Args:
+          optimizer: any Keras optimizer, or its name. It excludes the arguments learning_rate,
+            momentum and weight_decay, which describe `mlnt_tf.CoupledSGD`.
+          label_smoothing: fraction of each label that the classification loss spreads evenly over
+            all classes.
+          **kwargs: see `mlnt_tf.training.keras_model.KerasModel.compile`.
+        """
+        if label_smoothing and not (self.takes_probabilities and self.takes_label_smoothing):
+            raise ValueError(f"The loss of {type(self).__name__} cannot smooth labels. "
+                             f"Received: {label_smoothing=}")
+        self.label_smoothing = label_smoothing  # A constant of the compiled step.
+        super().compile(optimizer, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["label_smoothing"] = self.label_smoothing
+        return config
 
     def train_step(self, batch):
         """Updates the student, then the teacher. Returns the values that `fit` logs."""

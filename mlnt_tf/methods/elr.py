@@ -1,5 +1,6 @@
 """ELR: early-learning regularization (Liu et al., NeurIPS 2020)."""
 
+import keras
 import tensorflow as tf
 
 from mlnt_tf.methods.cross_entropy import CrossEntropy
@@ -18,6 +19,7 @@ def train(run):
     run.stage("elr").train(new_model)
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class ELR(CrossEntropy):
     """Cross entropy and a pull toward the network's earlier predictions (eq. 6 to 8 of that paper).
 
@@ -40,6 +42,7 @@ class ELR(CrossEntropy):
 
     def __init__(self, network, *, num_examples, strength=3.0, beta=0.7, **kwargs):
         super().__init__(network, **kwargs)
+        self.num_examples = num_examples
         self.strength = strength
         self.beta = beta
         self.averages = self.add_table(num_examples, network.output_shape[-1], name="averages")

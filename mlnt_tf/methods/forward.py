@@ -1,5 +1,6 @@
 """Forward correction of the loss by a transition matrix (Patrini et al., CVPR 2017)."""
 
+import keras
 import numpy as np
 
 from mlnt_tf import losses
@@ -37,6 +38,7 @@ def planned_epochs(config, examples):
     return transition.planned_epochs(config, examples, refits=1)
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class Forward(CrossEntropy):
     """Cross entropy between the given labels and p T, where p is the network's softmax.
 

@@ -1,5 +1,7 @@
 """GCE: generalized cross entropy (Zhang and Sabuncu, NeurIPS 2018)."""
 
+import keras
+
 from mlnt_tf import losses
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 
@@ -9,6 +11,7 @@ def train(run):
     run.stage("gce").train(lambda network: GCE(network, q=run.config.gce_q))
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class GCE(CrossEntropy):
     """A loss between cross entropy (the limit q = 0) and the mean absolute error (q = 1).
 

@@ -6,6 +6,8 @@ of MLNT; `--iterations=1` is plain mean teacher.
 
 import fractions
 
+import keras
+
 from mlnt_tf.meta import objective
 from mlnt_tf.meta.pure_network import pure_network
 from mlnt_tf.methods import mlnt
@@ -35,6 +37,7 @@ def train(run):
     mlnt.train_iterations(run, None, VARIANT)
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class MeanTeacher(MLNT):
     """MLNT with alpha = 0: the meta update follows the consistency loss at the weights themselves.
 
@@ -59,10 +62,12 @@ class MeanTeacher(MLNT):
                                               image_gradient=False)
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class GceMeanTeacher(GCE, MeanTeacher):
     """`MeanTeacher` with the classification loss of `GCE`."""
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class ElrMeanTeacher(ELR, MeanTeacher):
     """`MeanTeacher` with the classification loss of `ELR`."""
 

@@ -3,33 +3,36 @@
 `mlnt_tf.methods.mlnt` trains it with a warm-up and iterations.
 """
 
-import dataclasses
-import typing
-
 import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
-from mlnt_tf.meta import objective, replicated, synthetic
+from mlnt_tf.data.pipeline import batch_neighbor_labels
+from mlnt_tf.meta import algorithm as meta_algorithm
+from mlnt_tf.meta import objective, synthetic
 from mlnt_tf.meta.pure_network import pure_network
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models.submodels import split_network
 from mlnt_tf.training import optimizer_arguments, schedules
 from mlnt_tf.training.keras_internals import nested_layers
-from mlnt_tf.training.student_teacher import Untracked
-
-SECOND_ORDER_BROKEN = (keras.layers.BatchNormalization, keras.layers.LayerNormalization,
-                       keras.layers.GroupNormalization)
+from mlnt_tf.training.networks import features_or_logits
+from mlnt_tf.training.keras_model import Untracked, build_optimizer
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class MLNT(CrossEntropy):
     """Meta-Learning based Noise-Tolerant training of a Keras network (Li et al., CVPR 2019).
 
-    A batch is {"image", "label", "neighbor_labels"}: image float [batch, height, width, channels],
-    label int32 [batch], neighbor_labels int32 [batch, neighbors]. Two streams are passed as
-    {"meta": batch, "classification": batch}: the meta update samples all of the data, the
-    classification update only the selected examples (section 3.3). "weight" and "probabilities"
-    (see `CrossEntropy`) change the classification loss only.
+    `fit` takes arrays and data sets as for any Keras model. A step sees a batch {"image", "label",
+    "neighbor_labels"}: image float [batch, height, width, channels], label int32 [batch],
+    neighbor_labels int32 [batch, neighbors]. Without neighbor_labels, the neighbors are the nearest
+    images of the batch (of the replica's part) by the teacher's penultimate features, as in the
+    paper. Two streams are passed as {"meta": batch, "classification": batch}: the meta update
+    samples all of the data, the classification update only the selected examples (section 3.3).
+    "weight" and "probabilities" (see `CrossEntropy`) change the classification loss only.
+
+    All passes of a step share one random draw, so dropout drops the same units and augmentation
+    layers in the network transform the images alike in each of them.
 
     Args:
       network: a Keras network that maps images [batch, height, width, channels] to logits
@@ -56,29 +59,44 @@ class MLNT(CrossEntropy):
       mentor: a frozen network whose predictions are merged into the teacher's (eq. 12), or None.
       teacher_weight: lambda, the teacher's weight in the merged target: a number or a Keras
         schedule of the step.
-      seed: int. The synthetic labels are a pure function of (seed, step, m).
+      num_neighbors: k, for neighbors that are searched in the batch. A batch of k examples or fewer
+        uses all others.
+      seed: int. The synthetic labels are a pure function of (seed, step, m), and the order of
+        arrays in `fit` is one of (seed, epoch).
+      **kwargs: ema_decay and teacher_statistics, see `CrossEntropy`, and Keras's name and dtype.
 
     Raises:
-      ValueError: an argument is out of range, the network is not built or cannot be cloned, or
-        `meta_order="full"` is combined with a Keras normalization layer whose second derivative is
-        wrong.
+      ValueError: an argument is out of range, the network is not built, cannot be cloned, computes
+        in float16 or ends in a softmax, or `meta_order="full"` is combined with a Keras
+        normalization layer whose second derivative is wrong.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    model = mlnt_tf.MLNT(network, num_synthetic=2, ema_decay=0.99)
+    model.compile(optimizer="adam", meta_optimizer=0.4)
+    model.fit(np.random.rand(20, 4), np.arange(20) % 3, batch_size=10)
+    ```
     """
 
     def __init__(self, network, *, num_synthetic=10, synthetic="sampled", transfer_ratio=0.5,
                  inner_rate=0.2, meta_order="first", fast_weights="all", meta_every=1,
                  synthetic_parallelism=1, inner_reduce="global", update_mode="sequential",
-                 mentor=None, teacher_weight=0.5, seed=0, **kwargs):
+                 mentor=None, teacher_weight=0.5, num_neighbors=10, seed=0, **kwargs):
         if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
             raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
                              f"Received: {num_synthetic=}, {transfer_ratio=}")
-        if meta_every < 1 or synthetic_parallelism < 1:
-            raise ValueError("meta_every and synthetic_parallelism must be at least 1. "
-                             f"Received: {meta_every=}, {synthetic_parallelism=}")
-        _check_choice("synthetic", synthetic, ("sampled", "expected"))
-        _check_choice("meta_order", meta_order, ("first", "full"))
-        _check_choice("fast_weights", fast_weights, ("all", "last_stage", "head"))
-        _check_choice("update_mode", update_mode, ("sequential", "joint"))
-        _check_choice("inner_reduce", inner_reduce, ("global", "replica"))
+        if meta_every < 1 or synthetic_parallelism < 1 or num_neighbors < 1:
+            raise ValueError("meta_every, synthetic_parallelism and num_neighbors must be at least "
+                             f"1. Received: {meta_every=}, {synthetic_parallelism=}, "
+                             f"{num_neighbors=}")
+        meta_algorithm.check_choices(
+            synthetic=(synthetic, ("sampled", "expected")),
+            meta_order=(meta_order, ("first", "full")),
+            fast_weights=(fast_weights, ("all", "last_stage", "head")),
+            update_mode=(update_mode, ("sequential", "joint")),
+            inner_reduce=(inner_reduce, ("global", "replica")))
         if mentor is network:
             raise ValueError("The mentor must be a network of its own. "
                              "Received: the network that is trained")
@@ -88,12 +106,14 @@ class MLNT(CrossEntropy):
         self.transfer_ratio = transfer_ratio
         self.inner_rate = inner_rate
         self.meta_order = meta_order
+        self.fast_weights = fast_weights
         self.meta_every = meta_every
         self.synthetic_parallelism = synthetic_parallelism
         self.inner_reduce = inner_reduce
         self.update_mode = update_mode
         self.mentor = mentor
         self.teacher_weight = teacher_weight
+        self.num_neighbors = num_neighbors
         self.seed = seed
         body_and_head, fast_part = None, network
         if fast_weights != "all":
@@ -103,12 +123,19 @@ class MLNT(CrossEntropy):
         # Keras would count twice if it tracked them.
         self.body_and_head = Untracked(body_and_head)
         if meta_order == "full" and num_synthetic:
-            _refuse_broken_second_order(fast_part)
+            meta_algorithm.refuse_broken_second_order(nested_layers(fast_part))
         if self.replicas > 1 and num_synthetic and meta_every > 1:
             raise ValueError("meta_every above 1 needs a single device, because replicas cannot "
                              "synchronize in a branch of the graph. "
                              f"Received: {meta_every=} with {self.replicas} replicas")
         self.consistency_metric = keras.metrics.Mean(name="consistency")
+        self._teacher_features = Untracked(features_or_logits(self.teacher))
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["meta_optimizer"] = keras.saving.serialize_keras_object(self.meta_optimizer)
+        return config
 
     def compile(self, optimizer=None, *, meta_optimizer=None, meta_rate=None, meta_momentum=None,
                 **kwargs):
@@ -120,14 +147,14 @@ class MLNT(CrossEntropy):
             SGD, or any Keras optimizer or its name. It excludes the next two arguments.
           meta_rate: eta, a number or a Keras schedule of the step. 0.4 by default.
           meta_momentum: of the meta update. The default 0 is the paper's plain SGD.
-          **kwargs: further arguments of `CrossEntropy.compile`, for example learning_rate,
-            momentum, weight_decay and jit_compile.
+          **kwargs: further arguments of `CrossEntropy.compile`, for example metrics,
+            learning_rate, momentum, weight_decay and jit_compile.
         """
         meta_optimizer = optimizer_arguments.meta_optimizer(
             meta_optimizer, meta_rate=meta_rate, meta_momentum=meta_momentum)
         super().compile(optimizer, **kwargs)
         self.meta_optimizer = meta_optimizer
-        self.meta_optimizer.build(self.student.trainable_variables)
+        build_optimizer(meta_optimizer, self.student.trainable_variables)
 
     @property
     def teacher_forward_in_step(self):
@@ -182,7 +209,9 @@ class MLNT(CrossEntropy):
         if self.synthetic == "expected":
             num_synthetic, inner_loss = 1, losses.SOFT_CROSS_ENTROPY
         targets = self.targets(images, step)
-        algorithm = self.meta_algorithm()
+        algorithm = meta_algorithm.choose(
+            replicas=self.replicas, synchronized=self.synchronized,
+            inner_reduce=self.inner_reduce, reduce=self.reduce)
         # XLA cannot compile a forward pass in which replicas synchronize.
         jit_compile = self.compiles_parts and not self.synchronized
         settings = dict(num_synthetic=num_synthetic, inner_rate=self.inner_rate,
@@ -206,36 +235,27 @@ class MLNT(CrossEntropy):
         gradients = [by_variable[id(variable)] for variable in self.student.trainable_variables]
         return gradients, consistency
 
-    def meta_algorithm(self):
-        """Returns the `MetaAlgorithm` for this number of replicas."""
-        is_global = self.inner_reduce == "global"
-        reduce = self.reduce if is_global else _local  # On one replica, `self.reduce` does nothing.
-        if self.replicas > 1 and self.synchronized:
-            # The replicas synchronize in every forward pass, so there can be no loop at all.
-            return MetaAlgorithm(objective.meta_gradient, reduce, unrolled=True)
-        if self.replicas > 1 and is_global:
-            # The replicas synchronize between the inner gradients and their use.
-            return MetaAlgorithm(replicated.meta_gradient, reduce)
-        return MetaAlgorithm(objective.meta_gradient, reduce)
-
     def synthetic_labels(self, batch, step):
         """Returns the function m -> the m-th synthetic label set of a step.
 
         It is int32 [batch], or float32 [batch, classes] if synthetic="expected".
 
         Raises:
-          ValueError: the batch size is not static.
+          ValueError: the batch size is not static, and there are several replicas.
         """
         labels = batch["label"]
-        neighbor_labels = batch["neighbor_labels"]
-        if labels.shape[0] is None:
-            raise ValueError("The batches must have a fixed size, for example from "
-                             "batch(…, drop_remainder=True), because rho is a fraction of it. "
-                             f"Received: labels of shape {labels.shape}")
-        count = synthetic.transfer_count(labels.shape[0] * self.replicas, self.transfer_ratio)
+        neighbor_labels = self.neighbor_labels(batch)
+        batch_size = labels.shape[0]
+        if batch_size is None:
+            if self.replicas > 1:
+                raise ValueError("Several replicas need batches of a fixed size, for example from "
+                                 "batch(…, drop_remainder=True). "
+                                 f"Received: labels of shape {labels.shape}")
+            batch_size = tf.shape(labels)[0]
+        count = synthetic.transfer_count(batch_size * self.replicas, self.transfer_ratio)
         if self.synthetic == "expected":
             expected = synthetic.expected_labels(
-                labels, neighbor_labels, count, num_classes=self.student.output_shape[-1],
+                labels, neighbor_labels, count, num_classes=self.num_classes,
                 replicas=self.replicas)
             return lambda m: expected
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -246,6 +266,16 @@ class MLNT(CrossEntropy):
                                              replicas=self.replicas)
 
         return label_set
+
+    def neighbor_labels(self, batch):
+        """Returns the batch's neighbor labels, int32 [batch, neighbors], searched if necessary."""
+        if "neighbor_labels" in batch:
+            return batch["neighbor_labels"]
+        features = tf.cast(self._teacher_features.value(batch["image"], training=False), tf.float32)
+        batch_size = tf.shape(features)[0]
+        # The only example of a batch is its own neighbor, so its label stays.
+        num_neighbors = tf.clip_by_value(self.num_neighbors, 1, tf.maximum(batch_size - 1, 1))
+        return batch_neighbor_labels(features, tf.range(batch_size), batch["label"], num_neighbors)
 
     @property
     def synchronized(self):
@@ -280,46 +310,8 @@ class MLNT(CrossEntropy):
         return rates
 
 
-@dataclasses.dataclass(frozen=True)
-class MetaAlgorithm:
-    """How the meta gradient of a step is computed.
-
-    Attributes:
-      meta_gradient: `objective.meta_gradient`, or `replicated.meta_gradient` with the same
-        arguments.
-      reduce: function that averages a list of inner gradients over the replicas.
-      unrolled: whether the graph is repeated M times instead of looping. Only
-        `objective.meta_gradient` takes it.
-    """
-
-    meta_gradient: typing.Callable
-    reduce: typing.Callable
-    unrolled: bool = False
-
-
 def _split_streams(batch):
     """Returns (meta batch, classification batch)."""
     if "meta" in batch:
         return batch["meta"], batch["classification"]
     return batch, batch
-
-
-def _local(gradients):
-    """The gradients of this replica, unchanged."""
-    return gradients
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}. "
-                         f"Received: {name}={value!r}")
-
-
-def _refuse_broken_second_order(network):
-    for layer in nested_layers(network):
-        if isinstance(layer, SECOND_ORDER_BROKEN) and not getattr(layer, "fused", False):
-            raise ValueError(
-                "meta_order='full' needs second derivatives, which are wrong in Keras's "
-                f"{type(layer).__name__}: it stops the gradient of the mean. Use "
-                "mlnt_tf.FusedBatchNormalization, channels last, or meta_order='first'. "
-                f"Received: layer {layer.name!r}")

@@ -41,6 +41,12 @@ class DistributedModel(keras.Model):
     def _maybe_symbolic_build(self, *args, **kwargs):
         """No-op: the model is always built before `fit`."""
 
+    def _flatten_metrics_in_order(self, logs):
+        """Returns one number per name, where Keras repeats names that two metrics share."""
+        names = dict.fromkeys([*self.metrics_names, *sorted(logs)])
+        values = [logs[name] for name in names if name in logs]
+        return values[0] if len(values) == 1 else values
+
     def make_train_function(self, force=False):
         if self.replicas == 1:
             super().make_train_function(force)
@@ -114,6 +120,20 @@ def nested_layers(network):
     `keras.Model.layers` contains a nested network but not its layers.
     """
     return list(network._flatten_layers(include_self=False, recursive=True))
+
+
+def parameters(network):
+    """Returns the weights that are trained unless their layer is frozen, in a fixed order.
+
+    `trainable_variables` leaves out those of frozen layers.
+    """
+    layers = [network, *nested_layers(network)]
+    return [variable for layer in layers for variable in layer._trainable_variables]
+
+
+def built_for(optimizer):
+    """Returns the variables that an optimizer was built for: a list."""
+    return list(optimizer._trainable_variables)
 
 
 def variable_index(optimizer, variable):

@@ -131,6 +131,10 @@ class Product(NestedSchedule):
     def get_config(self):
         return {"first": self.first, "second": self.second}
 
+    @classmethod
+    def from_config(cls, config):
+        return cls(**keras.saving.deserialize_keras_object(config))
+
 
 def value_at(rate, step):
     """Returns the value of a number or schedule at `step`: a float32 scalar."""

@@ -4,70 +4,66 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
+from mlnt_tf.training import networks
 from mlnt_tf.training.callbacks import accuracy_name
-from mlnt_tf.training.keras_internals import DistributedModel, nested_layers
-from mlnt_tf.training.optimizer_arguments import classification_optimizer
+from mlnt_tf.training.keras_model import KerasModel, Untracked
 
 
-class Untracked:
-    """Holds an object so that Keras does not track it as part of a model.
-
-    Keras adds every network and metric that is assigned to a model's attribute to the model's own
-    state. A network that only shares weights with the student would then be counted twice.
-    """
-
-    def __init__(self, value):
-        self.value = value
-
-
-class StudentTeacher(DistributedModel):
+class StudentTeacher(KerasModel):
     """A student, trained by a subclass's `train_step`, and its teacher, the average of the student.
-
-    Without `mlnt_tf.EmaTeacher` in the callbacks of `fit`, the teacher is never updated.
 
     Args:
       network: a Keras network that maps images [batch, height, width, channels] to logits
         [batch, classes].
+      ema_decay: gamma, the decay of the teacher's moving average in [0, 1]. 1 keeps the teacher at
+        the initial weights. `mlnt_tf.EmaTeacher` in the callbacks of `fit` replaces it by a
+        schedule.
+      teacher_statistics: the teacher's batch-norm statistics: "own", from its own forward passes on
+        the training batches, or "averaged", like its weights.
 
     Attributes:
       student: the network.
-      teacher: a second network. It starts with the student's weights.
+      teacher: a second network. It starts with the weights that the student has before its first
+        training step.
+      num_classes: int, the number of logits.
 
     Raises:
-      ValueError: the network is not built or cannot be cloned.
+      ValueError: the network is not built, cannot be cloned, computes in float16 or ends in a
+        softmax, or an argument is out of range.
     """
 
-    # Whether the loss can use soft labels, and whether it smooths labels. If not, they are refused.
-    takes_probabilities = True
-    takes_label_smoothing = True
-    label_smoothing = 0.0  # `compile` changes it.
-
-    def __init__(self, network, **kwargs):
+    def __init__(self, network, *, ema_decay=0.999, teacher_statistics="own", **kwargs):
+        if not 0 <= ema_decay <= 1 or teacher_statistics not in ("own", "averaged"):
+            raise ValueError("ema_decay must be in [0, 1], and teacher_statistics 'own' or "
+                             f"'averaged'. Received: {ema_decay=}, {teacher_statistics=}")
+        networks.check_network(network)
         super().__init__(**kwargs)
-        if not network.built:
-            raise ValueError("The network must be built: add a keras.Input, or call it once. "
-                             f"Received: {network.name!r}, which has no weights yet")
+        self.ema_decay = ema_decay
         self.student = network
-        try:
-            self.teacher = keras.models.clone_model(network)
-        except (TypeError, NotImplementedError) as error:
-            raise ValueError("The teacher is a clone of the network, which must be functional, "
-                             "sequential or have a get_config. "
-                             f"Received: {type(network).__name__}") from error
-        if not self.teacher.built:
-            self.teacher.build(network.input_shape)
+        self.num_classes = network.output_shape[-1] if self.replicas > 1 else (
+            networks.count_classes(network))
         # The teacher's layers are trainable like the student's: in a frozen layer, Keras's batch
         # normalization would use moving statistics.
-        self.teacher.set_weights(network.get_weights())
+        self.teacher = networks.clone(network)
         self.decay_start = self._add_scalar("ema_decay_start", initializer="ones")
         self.decay_end = self._add_scalar("ema_decay_end", initializer="ones")
         self.decay_boundary = self._add_scalar("ema_decay_boundary", dtype="int64")
         self.nonfinite_step = self._add_scalar("nonfinite_step", dtype="int64")
-        self.teacher_statistics = "off"  # `configure_teacher` changes it.
+        self.step_counter = self._add_scalar("step", dtype="int64")
+        self.decay_start.assign(ema_decay)
+        self.decay_end.assign(ema_decay)
+        self._teacher_statistics = "off" if ema_decay == 1 else teacher_statistics
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.given_accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.true_accuracy = keras.metrics.SparseCategoricalAccuracy(name="true_accuracy")
         self._validation_metrics = Untracked({})
+        self.built = True  # All weights exist. `build` would forbid subclasses to add more.
+
+    def get_config(self):
+        config = super().get_config()
+        if self.ema_decay == 1:
+            config["teacher_statistics"] = "own"  # The property is "off".
+        return config
 
     def _add_scalar(self, name, *, initializer="zeros", dtype="float32"):
         return self.add_weight(shape=(), initializer=initializer, name=name, dtype=dtype,
@@ -94,31 +90,23 @@ class StudentTeacher(DistributedModel):
         # Keras refuses new tracked metrics by then if the model has been called before.
         return [*super().metrics, *self._validation_metrics.value.values()]
 
-    def compile(self, optimizer=None, *, learning_rate=None, momentum=None, weight_decay=None,
-                label_smoothing=0.0, **kwargs):
-        """Configures the classification update (paper eq. 9).
+    @property
+    def metrics_names(self):
+        """The names of the numbers that `evaluate` returns, in order."""
+        further = [metric.name for name in self.networks for metric in self.further_metrics(name)]
+        return [*self._validation_metrics.value, *further]
 
-        Args:
-          optimizer: any Keras optimizer, or its name. It excludes the next three arguments, which
-            describe `mlnt_tf.CoupledSGD`.
-          learning_rate: beta, a number or a Keras schedule of the step.
-          momentum: of the velocity, in PyTorch's form. 0.9 by default.
-          weight_decay: coefficient of the coupled weight decay. 0 by default.
-          label_smoothing: fraction of each label that the classification loss spreads evenly over
-            all classes.
-          **kwargs: jit_compile, steps_per_execution and run_eagerly, as for `keras.Model.compile`.
-        """
-        if label_smoothing and not (self.takes_probabilities and self.takes_label_smoothing):
-            raise ValueError(f"The loss of {type(self).__name__} cannot smooth labels. "
-                             f"Received: {label_smoothing=}")
-        self.label_smoothing = label_smoothing  # A constant of the compiled step.
-        optimizer = classification_optimizer(
-            optimizer, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-        optimizer.build(self.trained_variables)
-        kwargs.setdefault("jit_compile", False)
-        super().compile(optimizer=optimizer, **kwargs)
+    def prepare_to_compile(self):
+        for teacher, student in self.ema_pairs:
+            networks.copy_trainable_flags(student, teacher)
+            networks.pair_parameters(teacher, student)  # Raises if they do not match.
+
+    def compile(self, optimizer=None, **kwargs):
+        super().compile(optimizer, **kwargs)
         if not self._validation_metrics.value:
             self._validation_metrics.value = self._new_validation_metrics()
+
+    compile.__doc__ = KerasModel.compile.__doc__
 
     def _new_validation_metrics(self):
         names = ["loss"] + [accuracy_name(network) for network in self.networks]
@@ -140,18 +128,30 @@ class StudentTeacher(DistributedModel):
         self.decay_start.assign(decay_start)
         self.decay_end.assign(decay)
         self.decay_boundary.assign(ramp_steps)
-        self.teacher_statistics = statistics  # A constant of the compiled step, see `fit`.
-        if self.optimizer.iterations.numpy() == 0:
+        self.teacher_statistics = statistics
+        self.start_teacher()
+
+    @property
+    def teacher_statistics(self):
+        """"own", "averaged", or "off" if the teacher is not updated. See the class."""
+        return self._teacher_statistics
+
+    @teacher_statistics.setter
+    def teacher_statistics(self, statistics):
+        if statistics == self._teacher_statistics:
+            return
+        self._teacher_statistics = statistics
+        if self.train_function is not None:  # The value is a constant of the compiled step.
+            self.make_train_function(force=True)
+
+    def start_teacher(self):
+        """Gives each teacher the weights of its student if no step has been taken yet."""
+        if self.step_counter.numpy() == 0:
             for teacher, student in self.ema_pairs:
                 teacher.set_weights(student.get_weights())
 
     def call(self, images, training=False):
         return self.student(images, training=training)
-
-    def fit(self, *args, **kwargs):
-        # `configure_teacher` changes constants of the compiled step, so each `fit` traces it again.
-        self.train_function = None
-        return super().fit(*args, **kwargs)
 
     def add_table(self, rows, columns, *, name, start=None):
         """Adds a float32 [rows, columns] variable with one row per training example.
@@ -208,20 +208,23 @@ class StudentTeacher(DistributedModel):
             gradients = [None if gradient is None else gradient / self.replicas
                          for gradient in gradients]
         optimizer.apply(gradients, self.trained_variables)
+        if optimizer is self.optimizer:
+            # `optimizer.iterations` stands still while gradients are accumulated.
+            self.step_counter.assign_add(1)
 
     def update_teacher(self, images, decay):
         """theta~ <- gamma theta~ + (1 - gamma) theta, after the step (paper eq. 3)."""
         if self.teacher_statistics == "off":
             return
         for teacher, student in self.ema_pairs:
-            averages = list(teacher.trainable_variables)
-            sources = list(student.trainable_variables)
+            pairs = networks.pair_parameters(teacher, student)
             if self.teacher_statistics == "averaged":
-                averages += floating(changing_statistics(teacher))
-                sources += floating(changing_statistics(student))
-            elif changing_statistics(teacher) and not self.teacher_forward_in_step:
+                pairs += zip(networks.changing_statistics(teacher),
+                             networks.changing_statistics(student))
+            elif (networks.changing_statistics(teacher, floating=False)
+                  and not self.teacher_forward_in_step):
                 teacher(images, training=True)  # Updates the teacher's own moving statistics.
-            for average, source in zip(averages, sources):
+            for average, source in pairs:
                 average.assign(decay * average + (1.0 - decay) * source)
 
     @property
@@ -232,7 +235,7 @@ class StudentTeacher(DistributedModel):
     @property
     def step(self):
         """Number of classification updates so far: an int64 scalar, read when it is called."""
-        return tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int64)
+        return tf.convert_to_tensor(self.step_counter)
 
     def rates(self):
         """The rates of the coming step, logged next to the metrics: a dict of float32 scalars."""
@@ -254,6 +257,9 @@ class StudentTeacher(DistributedModel):
         if "true_label" in batch:
             self.true_accuracy.update_state(batch["true_label"], logits)
             tracked.append(self.true_accuracy)
+        for metric in self.further_metrics("student"):
+            metric.update_state(batch["label"], logits)
+            tracked.append(metric)
         return {metric.name: metric.result() for metric in tracked}
 
     def test_step(self, batch):
@@ -264,17 +270,32 @@ class StudentTeacher(DistributedModel):
         labels = tf.maximum(batch["label"], 0)
         is_example = tf.cast(batch["label"] >= 0, tf.float32)
         measured = {}  # Metric name -> float32 [batch].
+        outputs = {}
         for name, network in self.networks.items():
             logits = tf.cast(network(batch["image"], training=False), tf.float32)
+            outputs[name] = logits
             if name == "student":
                 measured["loss"] = losses.cross_entropy(labels, logits)
+                if "weight" in batch:
+                    measured["loss"] *= batch["weight"]
             is_correct = tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels
             measured[accuracy_name(name)] = tf.cast(is_correct, tf.float32)
         *columns, is_example = self._gather_columns([*measured.values(), is_example])
-        metrics = self._validation_metrics.value
+        metrics = dict(self._validation_metrics.value)
         for name, values in zip(measured, columns):
             metrics[name].update_state(values, sample_weight=is_example)
+        for name, logits in outputs.items():
+            for metric in self.further_metrics(name):
+                metrics[metric.name] = metric
+                metric.update_state(self._gather(labels), self._gather(logits),
+                                    sample_weight=is_example)
         return {name: metric.result() for name, metric in metrics.items()}
+
+    def _gather(self, rows):
+        """The rows of the global batch, on every replica."""
+        if self.replicas == 1:
+            return rows
+        return tf.distribute.get_replica_context().all_gather(rows, axis=0)
 
     def _gather_columns(self, columns):
         """The columns, each [batch], of the global batch.
@@ -284,22 +305,4 @@ class StudentTeacher(DistributedModel):
         """
         if self.replicas == 1:
             return columns
-        context = tf.distribute.get_replica_context()
-        table = context.all_gather(tf.stack(columns, axis=1), axis=0)
-        return tf.unstack(table, num=len(columns), axis=1)
-
-
-def changing_statistics(network):
-    """Returns the non-trainable variables that a training pass may change, such as moving averages.
-
-    Those of frozen layers stay as they are. An average of them would only add rounding errors.
-    """
-    fixed = {id(variable) for layer in nested_layers(network)
-             if not layer.trainable or getattr(layer, "freeze_statistics", False)
-             for variable in layer.variables}
-    return [variable for variable in network.non_trainable_variables if id(variable) not in fixed]
-
-
-def floating(variables):
-    """Returns the floating-point variables of a list."""
-    return [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
+        return tf.unstack(self._gather(tf.stack(columns, axis=1)), num=len(columns), axis=1)
