@@ -17,7 +17,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["mlnt_tf", "mlnt_tf.*"]),
-    package_data={"mlnt_tf.review": ["assets/*"]},
+    package_data={"mlnt_tf": ["py.typed"], "mlnt_tf.review": ["assets/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py>=2.1",

@@ -6,6 +6,7 @@ TensorFlow is imported.
 
 import importlib
 import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -21,7 +22,7 @@ _MODULES = {
     "with_neighbors": "mlnt_tf.neighbors.labels",
     "logits_of": "mlnt_tf.models.logits",
     "find_label_issues": "mlnt_tf.labels.issues",
-    "run": "mlnt_tf.run_python",
+    "run": "mlnt_tf.python_api",
     "build_network": "mlnt_tf.models.build",
     "feature_extractor": "mlnt_tf.models.submodels",
     "export_saved_model": "mlnt_tf.serving.export",
@@ -29,6 +30,9 @@ _MODULES = {
     "UserError": "mlnt_tf.config",
 }
 __all__ = ["__version__", *_MODULES]
+# Modules with classes that `keras.models.load_model` must know.
+_REGISTERED = ("mlnt_tf.methods.mlnt", "mlnt_tf.methods.mean_teacher", "mlnt_tf.methods.forward",
+               "mlnt_tf.models.layers", "mlnt_tf.training.schedules")
 
 
 def check_keras_backend():
@@ -37,8 +41,6 @@ def check_keras_backend():
     Raises:
       UserError: KERAS_BACKEND names another backend, or Keras was imported with another one.
     """
-    import sys
-
     from mlnt_tf.config import UserError
 
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -58,3 +60,10 @@ def __getattr__(name):
 
 def __dir__():
     return sorted(__all__)
+
+
+# Without Keras there is nothing to load, and importing it would take seconds.
+if hasattr(sys.modules.get("keras"), "backend") and sys.modules["keras"].backend.backend() == (
+        "tensorflow"):
+    for _module in _REGISTERED:
+        importlib.import_module(_module)

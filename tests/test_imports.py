@@ -15,7 +15,7 @@ LAYERS = [
     ("mlnt_tf.meta", "mlnt_tf.models", "mlnt_tf.neighbors", "mlnt_tf.labels"),
     ("mlnt_tf.data",), ("mlnt_tf.hardware", "mlnt_tf.report"),
     ("mlnt_tf.training", "mlnt_tf.serving", "mlnt_tf.review"), ("mlnt_tf.experiment",),
-    ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train",),
+    ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train", "mlnt_tf.python_api"),
     ("mlnt_tf.benchmark",), ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare"),
     ("mlnt_tf.compare",)]
 MAX_COLUMNS = 100

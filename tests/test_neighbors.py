@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from mlnt_tf import neighbors
-from mlnt_tf.config import UserError
 from mlnt_tf.neighbors import find_neighbors, scann
 
 
@@ -62,13 +61,25 @@ def test_auto_without_scann_warns_and_searches_exactly(monkeypatch, load, reason
 
 def test_scann_backend_without_scann_is_refused(monkeypatch):
     monkeypatch.setattr(scann, "load_scann", raise_with_message)
-    with pytest.raises(UserError, match="--neighbor_backend=scann.*undefined symbol"):
+    with pytest.raises(ValueError, match="Received: backend='scann' .*undefined symbol"):
         find_neighbors(features(), num_neighbors=3, backend="scann")
 
 
 def test_as_many_neighbors_as_rows_are_refused():
-    with pytest.raises(UserError, match="--num_neighbors=10"):
+    with pytest.raises(ValueError, match="Received: num_neighbors=10 with 10 rows"):
         find_neighbors(features(10), num_neighbors=10)
+
+
+@pytest.mark.parametrize("points, kwargs, message", [
+    (features()[0], {}, "images.reshape"), (features().reshape(-1, 2, 3, 1), {}, "images.reshape"),
+    (features()[:0], {}, "one row per example"), (features(), dict(num_neighbors=0), "at least 1"),
+    (features(), dict(num_neighbors=2.5), "integer"),
+    (features(), dict(backend="faiss"), "backend must be one of 'auto', 'exact', 'scann'"),
+])
+def test_unusable_arguments_are_refused_by_their_names(points, kwargs, message):
+    with pytest.raises(ValueError, match=message) as error:
+        find_neighbors(points, **kwargs)
+    assert "Received: " in str(error.value) and "--" not in str(error.value)
 
 
 def test_drop_self_drops_the_last_neighbor_of_a_displaced_row():
@@ -92,7 +103,7 @@ def test_common_offset_does_not_change_the_order():
 def test_features_that_are_not_finite_are_refused():
     points = features(20)
     points[:3] = np.nan
-    with pytest.raises(UserError, match="3 of 20 examples are NaN or infinite"):
+    with pytest.raises(ValueError, match="NaN or infinite values in 3 of 20 rows"):
         find_neighbors(points, num_neighbors=3)
 
 

@@ -46,6 +46,13 @@ class Config(config_class(SECTIONS)):
 
     Raises:
       UserError: a value is outside its choices or limits, or values contradict each other.
+
+    Example:
+
+    ```python
+    config = mlnt_tf.Config(method="mlnt", iterations=2, num_synthetic=2)
+    assert config.tau > 0  # every setting has the flag's name and default
+    ```
     """
 
 

@@ -5,6 +5,15 @@ class UserError(ValueError):
     """A mistake that the user can fix.
 
     The message is one line that states the flag or file, the value, the reason and the fix.
+
+    Example:
+
+    ```python
+    try:
+        mlnt_tf.Config(epochs=-1)
+    except mlnt_tf.UserError as error:
+        print(error)
+    ```
     """
 
 

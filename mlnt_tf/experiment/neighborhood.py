@@ -3,6 +3,7 @@
 import numpy as np
 from absl import logging
 
+from mlnt_tf.config import UserError
 from mlnt_tf.files import artifacts
 from mlnt_tf.models import predict
 from mlnt_tf.neighbors import find_neighbors
@@ -30,8 +31,13 @@ def find_stage_neighbors(stage, feature_source, network):
             count=len(examples.train), path=stage.directory / "features.npy")
 
     def compute(scratch):
-        table = find_neighbors(features(), num_neighbors=config.num_neighbors,
-                               backend=config.neighbor_backend, path=scratch)
+        try:
+            table = find_neighbors(features(), num_neighbors=config.num_neighbors,
+                                   backend=config.neighbor_backend, path=scratch)
+        except ValueError as error:
+            raise UserError(f"The neighbors of --num_neighbors={config.num_neighbors} cannot be "
+                            f"found ({error}). If the network's training diverged, train again "
+                            "with a lower --learning_rate and another --output_dir.") from error
         logging.info("%s: %d nearest neighbors of %d examples by %s, recall %.4f against exact "
                      "search", stage.name, config.num_neighbors, len(examples.train),
                      table.backend, table.recall)

@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from mlnt_tf.config import UserError
+
 
 @contextlib.contextmanager
 def prepared(config):
@@ -51,7 +53,11 @@ def resolve(config, plan):
     backend = config.neighbor_backend
     searches_dataset = config.has_meta_loss and config.neighbor_scope == "dataset"
     if backend != "exact" and (searches_dataset or config.votes_among_neighbors):
-        backend = "scann" if usable_scann(backend) else "exact"
+        try:
+            backend = "scann" if usable_scann(backend) else "exact"
+        except ValueError as error:
+            raise UserError(f"--neighbor_backend={backend} cannot be used ({error}). Use "
+                            "--neighbor_backend=exact.") from error
     return dataclasses.replace(config, strategy=plan.strategy, precision=precision,
                                jit_compile=jit_compile, neighbor_backend=backend)
 

@@ -18,7 +18,7 @@ SIMILARITIES_AT_ONCE = 2**25  # 128 MB of float32, and some copies.
 
 
 def find_label_issues(labels, probabilities=None, features=None, *, num_classes=None, probe=None,
-                      neighbors=None, groups=None, seed=0):
+                      neighbors=None, groups=None, seed=0) -> dict[str, np.ndarray]:
     """Scores every given label, suggests another one, and flags the most suspicious.
 
     The inputs select the recipe:
@@ -57,6 +57,15 @@ def find_label_issues(labels, probabilities=None, features=None, *, num_classes=
 
     Raises:
       ValueError: an input is invalid, or neither probabilities nor features were given.
+
+    Example:
+
+    ```python
+    labels = np.arange(30) % 3
+    probabilities = np.full([30, 3], 0.1) + 0.7 * np.eye(3)[labels]
+    issues = mlnt_tf.find_label_issues(labels, probabilities)
+    most_suspicious_first = issues["label_score"].argsort()
+    ```
     """
     _check_sources(probabilities, features, probe, num_classes)
     labels = check_labels(labels, num_classes)

@@ -65,9 +65,22 @@ def refuse_broken_second_order(layers):
                 f"Received: layer {layer.name!r}")
 
 
-def check_choices(**choices):
-    """Raises ValueError unless each argument, a pair (value, allowed values), has such a value."""
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}. "
+CHOICES = {
+    "synthetic": ("sampled", "expected"), "meta_order": ("first", "full"),
+    "fast_weights": ("all", "last_stage", "head"), "update_mode": ("sequential", "joint"),
+    "inner_reduce": ("global", "replica")}
+
+
+def check_arguments(*, num_synthetic, transfer_ratio, meta_every, synthetic_parallelism,
+                    num_neighbors, **choices):
+    """Raises ValueError unless the arguments of `mlnt_tf.MLNT` are in range and known."""
+    if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
+        raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
+                         f"Received: {num_synthetic=}, {transfer_ratio=}")
+    if meta_every < 1 or synthetic_parallelism < 1 or num_neighbors < 1:
+        raise ValueError("meta_every, synthetic_parallelism and num_neighbors must be at least 1. "
+                         f"Received: {meta_every=}, {synthetic_parallelism=}, {num_neighbors=}")
+    for name, value in choices.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, CHOICES[name]))}. "
                              f"Received: {name}={value!r}")

@@ -42,6 +42,15 @@ class CrossEntropy(StudentTeacher):
     logits, and `batch_terms`. None of them averages or weights a loss itself.
 
     Args, attributes, errors: as for `StudentTeacher`.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    model = mlnt_tf.CrossEntropy(network, ema_decay=0.9)
+    model.compile(optimizer="adam")
+    model.fit(np.random.rand(20, 4), np.arange(20) % 3, sample_weight=np.ones(20))
+    ```
     """
 
     # Whether the loss can use soft labels, and whether it smooths labels. If not, they are refused.

@@ -48,6 +48,15 @@ class MeanTeacher(MLNT):
       network: as for `MLNT`.
       **kwargs: the arguments of `MLNT` that do not concern the inner step: meta_every, update_mode,
         mentor, teacher_weight and seed.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    model = mlnt_tf.MeanTeacher(network, ema_decay=0.9)
+    model.compile(optimizer="adam", meta_optimizer=0.4)
+    model.fit(np.random.rand(20, 4), np.arange(20) % 3)
+    ```
     """
 
     def __init__(self, network, **kwargs):

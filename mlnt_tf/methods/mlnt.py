@@ -8,6 +8,7 @@ import dataclasses
 import fractions
 import typing
 
+import keras
 from absl import logging
 
 from mlnt_tf.config import UserError
@@ -172,10 +173,12 @@ def train_iteration(stage, iteration, feature_source, variant):
                   "mentor": best_network(measured)})
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class GceMLNT(GCE, MLNT):
     """`MLNT` with the classification loss of `GCE`."""
 
 
+@keras.saving.register_keras_serializable(package="mlnt_tf")
 class ElrMLNT(ELR, MLNT):
     """`MLNT` with the classification loss of `ELR`."""
 

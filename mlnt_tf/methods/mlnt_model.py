@@ -15,8 +15,8 @@ from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models.submodels import split_network
 from mlnt_tf.training import optimizer_arguments, schedules
 from mlnt_tf.training.keras_internals import nested_layers
-from mlnt_tf.training.networks import features_or_logits
 from mlnt_tf.training.keras_model import Untracked, build_optimizer
+from mlnt_tf.training.networks import features_or_logits
 
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
@@ -84,19 +84,11 @@ class MLNT(CrossEntropy):
                  inner_rate=0.2, meta_order="first", fast_weights="all", meta_every=1,
                  synthetic_parallelism=1, inner_reduce="global", update_mode="sequential",
                  mentor=None, teacher_weight=0.5, num_neighbors=10, seed=0, **kwargs):
-        if num_synthetic < 0 or not 0 <= transfer_ratio <= 1:
-            raise ValueError("num_synthetic must be at least 0 and transfer_ratio in [0, 1]. "
-                             f"Received: {num_synthetic=}, {transfer_ratio=}")
-        if meta_every < 1 or synthetic_parallelism < 1 or num_neighbors < 1:
-            raise ValueError("meta_every, synthetic_parallelism and num_neighbors must be at least "
-                             f"1. Received: {meta_every=}, {synthetic_parallelism=}, "
-                             f"{num_neighbors=}")
-        meta_algorithm.check_choices(
-            synthetic=(synthetic, ("sampled", "expected")),
-            meta_order=(meta_order, ("first", "full")),
-            fast_weights=(fast_weights, ("all", "last_stage", "head")),
-            update_mode=(update_mode, ("sequential", "joint")),
-            inner_reduce=(inner_reduce, ("global", "replica")))
+        meta_algorithm.check_arguments(
+            num_synthetic=num_synthetic, synthetic=synthetic, transfer_ratio=transfer_ratio,
+            meta_order=meta_order, fast_weights=fast_weights, meta_every=meta_every,
+            synthetic_parallelism=synthetic_parallelism, inner_reduce=inner_reduce,
+            update_mode=update_mode, num_neighbors=num_neighbors)
         if mentor is network:
             raise ValueError("The mentor must be a network of its own. "
                              "Received: the network that is trained")

@@ -14,7 +14,8 @@ PREACT_RESNETS = {f"preact_resnet{depth}": functools.partial(resnet.preact_resne
 BUILDERS = {"cnn": resnet.cnn, **PREACT_RESNETS, "efficientnet_lite0": efficientnet_lite0}
 
 
-def build_network(name, *, width, input_shape, num_classes, seed, pretrained_weights="none"):
+def build_network(name: str, *, width: int, input_shape: tuple, num_classes: int, seed: int,
+                  pretrained_weights: str = "none") -> keras.Model:
     """Builds a network by name at the initial weights of a seed. Sets Keras's global seed.
 
     Args:
@@ -34,6 +35,14 @@ def build_network(name, *, width, input_shape, num_classes, seed, pretrained_wei
     Raises:
       UserError: the name is unknown, or the user's function does not return a network with logits
         that can be saved and loaded.
+
+    Example:
+
+    ```python
+    network = mlnt_tf.build_network(
+        "cnn", width=4, input_shape=(8, 8, 1), num_classes=3, seed=0)
+    logits = network(np.zeros([2, 8, 8, 1]))
+    ```
     """
     keras.utils.set_random_seed(seed)
     if applications.is_application(name):

@@ -20,6 +20,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
       freeze_statistics: bool. If True, the layer normalizes by its moving statistics in training
         too, and never updates them. Its scale and offset are still trained.
       **kwargs: the arguments of `keras.layers.BatchNormalization`.
+
+    Example:
+
+    ```python
+    layer = mlnt_tf.FusedBatchNormalization()
+    network = keras.Sequential([keras.Input([4]), layer, keras.layers.Dense(3)])
+    model = mlnt_tf.MLNT(network, meta_order="full")
+    ```
     """
 
     def __init__(self, *, freeze_statistics=False, **kwargs):
@@ -99,7 +107,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return tf.cast((inputs - mean) * scale + offset, self.compute_dtype)
 
 
-def fuse_batch_norm(network, *, synchronized=False, freeze_statistics=False):
+def fuse_batch_norm(network: keras.Model, *, synchronized: bool = False,
+                    freeze_statistics: bool = False) -> keras.Model:
     """Copies a network and replaces Keras's batch normalization by `FusedBatchNormalization`.
 
     Networks of `keras.applications` and nested networks are converted too. A layer that the fused
@@ -115,6 +124,15 @@ def fuse_batch_norm(network, *, synchronized=False, freeze_statistics=False):
 
     Raises:
       ValueError: the network is subclassed, so its layers cannot be replaced, or it is not built.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([
+        keras.Input([4]), keras.layers.BatchNormalization(), keras.layers.Dense(3)])
+    fused = mlnt_tf.fuse_batch_norm(network)
+    assert fused.count_params() == network.count_params()
+    ```
     """
     def clone(layer):
         layer_class = type(layer)

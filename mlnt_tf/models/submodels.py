@@ -99,7 +99,7 @@ def _is_numbered(layer):
     return any(stem == base.__name__.lower() for base in type(layer).__mro__)
 
 
-def feature_extractor(network, features="penultimate"):
+def feature_extractor(network: keras.Model, features: str = "penultimate") -> keras.Model:
     """Returns the part of a network that computes the features for the neighbor search.
 
     Args:
@@ -111,6 +111,15 @@ def feature_extractor(network, features="penultimate"):
 
     Raises:
       ValueError: the kind of features is unknown, or the last layer does not output the logits.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([
+        keras.Input([4]), keras.layers.Dense(5), keras.layers.Dense(3)])
+    extractor = mlnt_tf.feature_extractor(network)
+    assert extractor(np.zeros([2, 4])).shape == (2, 5)
+    ```
     """
     if features not in ("penultimate", "logits"):
         raise ValueError("features must be 'penultimate' or 'logits'. "

@@ -3,15 +3,16 @@
 import contextlib
 import dataclasses
 import mmap
+import os
 import threading
 
 import numpy as np
 
-from mlnt_tf.config import UserError
 from mlnt_tf.files.disk import create_memory_map
 from mlnt_tf.neighbors.exact import exact_neighbors, slices
 from mlnt_tf.neighbors.scann import fill_with_scann, usable_scann
 
+BACKENDS = ("auto", "exact", "scann")
 RELEASE_INTERVAL = 0.5  # Seconds between two releases of memory-mapped pages.
 
 
@@ -32,12 +33,15 @@ class NeighborTable:
     recall: float
 
 
-def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
+def find_neighbors(features: np.ndarray, *, num_neighbors: int = 10, backend: str = "auto",
+                   path: str | os.PathLike | None = None) -> NeighborTable:
     """Finds the nearest neighbors of each row among all other rows.
+
+    Source: section 3.2 of the paper, over the complete data set instead of a batch.
 
     Args:
       features: float32 [n, features]. A memory map (`np.load(…, mmap_mode="r")`) is read in parts.
-      num_neighbors: int below n.
+      num_neighbors: int, at least 1 and below n.
       backend: "scann", "exact", or "auto", which is ScaNN if it can be loaded.
       path: str or path of a .npy file. The table is written to it and memory-mapped. None keeps
         the table in memory.
@@ -46,12 +50,22 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
       A `NeighborTable`.
 
     Raises:
-      UserError: there are too few rows, features are not finite, or backend="scann" and ScaNN
-        cannot be loaded.
+      ValueError: the features are not two-dimensional, are not finite or have too few rows, or
+        ScaNN cannot be loaded although backend="scann".
+
+    Example:
+
+    ```python
+    features = np.random.rand(20, 4)
+    table = mlnt_tf.find_neighbors(features, num_neighbors=3, backend="exact")
+    table.indices[0]  # the rows that are nearest to row 0, nearest first
+    assert table.indices.shape == (20, 3)
+    ```
     """
+    _check_arguments(features, num_neighbors, backend)
     with release_pages(features):
         features = np.ascontiguousarray(features, np.float32)
-        _check_features(features, num_neighbors)
+        _check_finite(features)
         table = _new_table(len(features), num_neighbors, path)
         scann = usable_scann(backend)
         if scann is None:
@@ -60,20 +74,31 @@ def find_neighbors(features, *, num_neighbors=10, backend="auto", path=None):
         return NeighborTable(table, "scann", recall=fill_with_scann(scann, features, table))
 
 
-def _check_features(features, num_neighbors):
-    """Raises UserError if there are too few rows or values that are not finite."""
-    if num_neighbors >= len(features):
-        raise UserError(f"--num_neighbors={num_neighbors} needs more than {num_neighbors} "
-                        f"examples, but there are {len(features)}. Lower --num_neighbors.")
+def _check_arguments(features, num_neighbors, backend):
+    """Raises ValueError for arguments that cannot be searched with."""
+    shape = np.shape(features)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError("features must have the shape [n, features], with one row per example. "
+                         "Flatten images with images.reshape(len(images), -1). "
+                         f"Received: shape {shape}")
+    is_integer = isinstance(num_neighbors, (int, np.integer))
+    if not is_integer or not 1 <= num_neighbors < shape[0]:
+        raise ValueError("num_neighbors must be an integer of at least 1 and below the number of "
+                         f"rows. Received: num_neighbors={num_neighbors} with {shape[0]} rows")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}. "
+                         f"Received: backend={backend!r}")
+
+
+def _check_finite(features):
+    """Raises ValueError if values are not finite."""
     num_bad = 0
     for rows in slices(len(features)):
         is_bad = ~np.isfinite(features[rows]).all(axis=1)
         num_bad += int(is_bad.sum())
     if num_bad:
-        raise UserError(f"Features of {num_bad} of {len(features)} examples are NaN or infinite. "
-                        "If the features are your own, correct them. If a network computed them, "
-                        "its training diverged: train again with a lower --learning_rate and "
-                        "another --output_dir.")
+        raise ValueError("features must be finite. "
+                         f"Received: NaN or infinite values in {num_bad} of {len(features)} rows")
 
 
 def _new_table(rows, num_neighbors, path):

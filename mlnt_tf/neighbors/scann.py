@@ -3,7 +3,6 @@
 import numpy as np
 from absl import logging
 
-from mlnt_tf.config import UserError
 from mlnt_tf.neighbors.exact import exact_neighbors, slices
 from mlnt_tf.progress import Progress
 
@@ -34,7 +33,7 @@ def usable_scann(backend):
       backend: "scann", "exact" or "auto".
 
     Raises:
-      UserError: backend="scann" and ScaNN cannot be loaded.
+      ValueError: backend="scann" and ScaNN cannot be loaded.
     """
     if backend == "exact":
         return None
@@ -43,9 +42,9 @@ def usable_scann(backend):
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         if backend == "scann":
-            raise UserError(f"--neighbor_backend=scann: ScaNN cannot be loaded ({reason}). Install "
-                            "the version for this TensorFlow, or use --neighbor_backend=exact."
-                            ) from error
+            raise ValueError("ScaNN cannot be loaded. Install the version for this TensorFlow, or "
+                             f"use the exact search. Received: backend='scann' ({reason})"
+                             ) from error
         logging.log_first_n(logging.WARNING, "ScaNN cannot be loaded (%s). Using exact search.", 1,
                             reason)
         return None

@@ -16,7 +16,8 @@ from mlnt_tf.models.saved_network import contains_normalization
 LUMINANCE = (0.299, 0.587, 0.114)  # The sum is 1, so a gray image keeps its values.
 
 
-def export_saved_model(network, directory, *, preprocess, class_names):
+def export_saved_model(network: keras.Model, directory, *, preprocess,
+                       class_names) -> pathlib.Path:
     """Writes directory/1, the layout that TensorFlow Serving mounts.
 
     An existing export is replaced once the new one is complete. Every signature normalizes as in
@@ -48,6 +49,19 @@ def export_saved_model(network, directory, *, preprocess, class_names):
 
     Raises:
       ValueError: the number of class names differs from that of the logits.
+
+    Example:
+
+    ```python
+    from mlnt_tf.data.transforms import Normalizer, Preprocess
+    
+    network = mlnt_tf.build_network(
+        "cnn", width=4, input_shape=(8, 8, 1), num_classes=2, seed=0)
+    mean = np.zeros([8, 8, 1], "float32")
+    mlnt_tf.export_saved_model(
+        network, directory, class_names=("cat", "dog"),
+        preprocess=Preprocess((8, 8, 1), (8, 8, 1), Normalizer(mean)))
+    ```
     """
     num_classes = network.output_shape[-1]
     if len(class_names) != num_classes:

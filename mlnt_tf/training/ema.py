@@ -18,6 +18,16 @@ class EmaTeacher(keras.callbacks.Callback):
 
     Raises:
       ValueError: a decay is outside [0, 1) or the kind of statistics is unknown.
+
+    Example:
+
+    ```python
+    network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    model = mlnt_tf.CrossEntropy(network)
+    model.compile(learning_rate=0.1)
+    teacher = mlnt_tf.EmaTeacher(0.99, decay_start=0.9, ramp_steps=100)
+    model.fit(np.random.rand(20, 4), np.arange(20) % 3, callbacks=[teacher])
+    ```
     """
 
     def __init__(self, decay=0.999, *, decay_start=None, ramp_steps=0, statistics="own"):

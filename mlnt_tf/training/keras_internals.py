@@ -14,8 +14,14 @@ replicas:
 tests/test_keras_internals.py tests the rest.
 """
 
+import contextlib
+import random
+
 import keras
+import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
 
 
 class DistributedModel(keras.Model):
@@ -120,6 +126,24 @@ def nested_layers(network):
     `keras.Model.layers` contains a nested network but not its layers.
     """
     return list(network._flatten_layers(include_self=False, recursive=True))
+
+
+@contextlib.contextmanager
+def preserved_seeds():
+    """Context manager that restores the random states of Python, NumPy, TensorFlow and Keras."""
+    python, numpy = random.getstate(), np.random.get_state()
+    tensorflow = context.context()
+    seed, generator = tensorflow._seed, tensorflow._rng
+    attributes = {name: global_state.get_global_attribute(name)
+                  for name in ("global_random_seed", "global_seed_generator")}
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        tensorflow._seed, tensorflow._rng = seed, generator
+        for name, value in attributes.items():
+            global_state.set_global_attribute(name, value)
 
 
 def parameters(network):

@@ -50,6 +50,15 @@ class CoupledSGD(HeadRate, keras.optimizers.Optimizer):
       head_variables, head_factor: see `HeadRate`. They are not part of the saved configuration.
       name: str.
       **kwargs: further arguments of `keras.optimizers.Optimizer`.
+
+    Example:
+
+    ```python
+    optimizer = mlnt_tf.CoupledSGD(0.1, momentum=0.9, coupled_decay=1e-4)
+    network = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)])
+    network.compile(optimizer, loss="mse")
+    network.fit(np.ones([8, 4]), np.ones([8, 3]))
+    ```
     """
 
     def __init__(self, learning_rate, *, momentum=0.0, nesterov=False, coupled_decay=0.0,
