@@ -84,8 +84,9 @@ def data(config):
     for name, (images, labels) in arrays.items():
         ids = np.arange(first_id, first_id + len(labels))
         first_id += len(labels)
-        splits[name] = Split(ids=ids, labels=labels, images=ArrayImages(images, size=config.resized),
-                             records=np.array([f"{name}[{row}]" for row in range(len(labels))]))
+        records = np.array([f"{name}[{row}]" for row in range(len(labels))])
+        splits[name] = Split(ids=ids, labels=labels, records=records,
+                             images=ArrayImages(images, size=config.resized))
     if "test" not in splits:
         splits["train"], splits["test"] = hold_out_test(splits["train"], config.test_fraction)
     class_names = tuple(map(str, range(num_classes)))

@@ -30,7 +30,8 @@ def run_example(marker):
     return names
 
 
-def test_keras_example_trains_a_student_and_a_teacher():
+def test_keras_example_trains_a_student_and_a_teacher(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # The example saves the model.
     names = run_example("model.fit")
     assert names["model"].student is names["network"]
     assert names["model"].teacher.output_shape == (None, 10)

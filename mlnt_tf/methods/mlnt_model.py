@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf import losses
-from mlnt_tf.data.pipeline import batch_neighbor_labels
 from mlnt_tf.meta import algorithm as meta_algorithm
 from mlnt_tf.meta import objective, synthetic
 from mlnt_tf.meta.pure_network import pure_network
@@ -16,7 +15,7 @@ from mlnt_tf.models.submodels import split_network
 from mlnt_tf.training import optimizer_arguments, schedules
 from mlnt_tf.training.keras_internals import nested_layers
 from mlnt_tf.training.keras_model import Untracked, build_optimizer
-from mlnt_tf.training.networks import features_or_logits
+from mlnt_tf.training.networks import features_or_logits, search_in_batch
 
 
 @keras.saving.register_keras_serializable(package="mlnt_tf")
@@ -153,7 +152,8 @@ class MLNT(CrossEntropy):
         return self.num_synthetic > 0
 
     def train_step(self, batch):
-        meta_batch, classification_batch = _split_streams(batch)
+        meta_batch = batch.get("meta", batch)
+        classification_batch = batch.get("classification", batch)
         if not self.num_synthetic:
             return super().train_step(classification_batch)
         rates = self.rates()
@@ -263,11 +263,7 @@ class MLNT(CrossEntropy):
         """Returns the batch's neighbor labels, int32 [batch, neighbors], searched if necessary."""
         if "neighbor_labels" in batch:
             return batch["neighbor_labels"]
-        features = tf.cast(self._teacher_features.value(batch["image"], training=False), tf.float32)
-        batch_size = tf.shape(features)[0]
-        # The only example of a batch is its own neighbor, so its label stays.
-        num_neighbors = tf.clip_by_value(self.num_neighbors, 1, tf.maximum(batch_size - 1, 1))
-        return batch_neighbor_labels(features, tf.range(batch_size), batch["label"], num_neighbors)
+        return search_in_batch(self._teacher_features.value, batch, self.num_neighbors)
 
     @property
     def synchronized(self):
@@ -300,10 +296,3 @@ class MLNT(CrossEntropy):
             if self.mentor is not None:
                 rates["lambda"] = schedules.value_at(self.teacher_weight, self.step)
         return rates
-
-
-def _split_streams(batch):
-    """Returns (meta batch, classification batch)."""
-    if "meta" in batch:
-        return batch["meta"], batch["classification"]
-    return batch, batch

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlnt_tf.data.pipeline import batch_neighbor_labels
 from mlnt_tf.models.submodels import feature_extractor
 from mlnt_tf.training.keras_internals import nested_layers, parameters
 
@@ -92,6 +93,21 @@ def features_or_logits(network):
         return feature_extractor(network)
     except ValueError:
         return network
+
+
+def search_in_batch(extractor, batch, num_neighbors):
+    """Returns the labels of each example's neighbors in the batch, int32 [batch, neighbors].
+
+    Args:
+      extractor: a network that maps images to the features to compare.
+      batch: dict with "image" and "label".
+      num_neighbors: int. A smaller batch uses all other examples.
+    """
+    features = tf.cast(extractor(batch["image"], training=False), tf.float32)
+    batch_size = tf.shape(features)[0]
+    # The only example of a batch is its own neighbor, so its label stays.
+    num_neighbors = tf.clip_by_value(num_neighbors, 1, tf.maximum(batch_size - 1, 1))
+    return batch_neighbor_labels(features, tf.range(batch_size), batch["label"], num_neighbors)
 
 
 def copy_trainable_flags(source, target):
