@@ -4,7 +4,10 @@ When one of these tests fails, Keras or TensorFlow has a public replacement: use
 lacks under strategies of several replicas is tested in test_replicas.py.
 """
 
+import random
+
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -84,3 +87,39 @@ def test_tensorflow_has_no_public_access_to_called_functions():
     graph = graph_with_loop()
     public = [name for name in dir(graph) if not name.startswith("_") and "function" in name]
     assert sorted(public) == ["building_function", "function_captures"]
+
+
+def test_parameters_include_those_of_frozen_layers():
+    network = nested_network()
+    network.layers[0].trainable = False
+    assert len(keras_internals.parameters(network)) == 4 and len(network.trainable_variables) == 2
+
+
+def test_an_optimizer_has_no_public_list_of_its_variables():
+    variables = [keras.Variable(0.0)]
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(variables)
+    assert keras_internals.built_for(optimizer) == variables
+    assert not hasattr(keras.optimizers.Optimizer, "trainable_variables")
+
+
+def test_a_wrapped_metric_does_not_show_its_function():
+    metric = keras.metrics.MeanMetricWrapper(abs, name="abs")
+    assert keras_internals.function_of(metric) is abs
+    assert not hasattr(metric, "fn") and not hasattr(metric, "function")
+
+
+def test_preserved_seeds_continue_the_random_numbers():
+    def draw():
+        return (random.random(), np.random.rand(), float(tf.random.uniform([])),
+                float(keras.random.uniform([])))
+
+    keras.utils.set_random_seed(3)
+    draw()
+    expected = draw()
+    keras.utils.set_random_seed(3)
+    draw()
+    with keras_internals.preserved_seeds():
+        keras.utils.set_random_seed(4)
+        draw()
+    assert draw() == expected

@@ -238,12 +238,6 @@ def test_network_that_is_not_built_is_refused():
         mlnt_tf.MLNT(keras.Sequential([keras.layers.Dense(3)]))
 
 
-def test_batches_of_unknown_size_are_refused():
-    model = compiled(tiny.dense())
-    with pytest.raises(ValueError, match="drop_remainder=True"):
-        model.fit(tiny.dataset(2).unbatch().batch(8), verbose=0)
-
-
 def test_full_order_refuses_a_fused_layer_that_uses_the_code_of_keras():
     images = keras.Input([4, 4])
     normalized = mlnt_tf.FusedBatchNormalization()(images)

@@ -124,6 +124,8 @@ def as_columns(x, y=None, sample_weight=None):
 def check_label_column(labels, num_classes):
     """Raises ValueError unless the labels are integers of shape [batch]."""
     shape, dtype = labels.shape, tf.as_dtype(labels.dtype)
+    if getattr(shape, "rank", 0) is None:  # Only known while training.
+        return
     received = f"Received: labels of shape {tuple(shape)}, dtype {dtype.name}"
     if len(shape) == 2 and shape[1] == num_classes:
         raise ValueError("Labels are class numbers of shape [batch], not one-hot rows. Use "

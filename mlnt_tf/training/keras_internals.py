@@ -160,6 +160,11 @@ def built_for(optimizer):
     return list(optimizer._trainable_variables)
 
 
+def function_of(metric):
+    """Returns the function that a `keras.metrics.MeanMetricWrapper` averages."""
+    return metric._fn
+
+
 def variable_index(optimizer, variable):
     """Returns a variable's index among those the optimizer was built with.
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from mlnt_tf.training.keras_internals import function_of
+
 # Metrics that Keras creates from a name and that only depend on the order of the outputs.
 ORDER_ONLY = ("sparse_categorical_accuracy", "sparse_top_k_categorical_accuracy")
 MEASURED_ALWAYS = ("accuracy", "acc")
@@ -67,6 +69,7 @@ def _copy_for(network, metric):
     if network == "student":
         return metric
     if type(metric) is keras.metrics.MeanMetricWrapper:  # Its function need not be registered.
-        return keras.metrics.MeanMetricWrapper(metric._fn, name=f"{network}_{metric.name}")
+        name = f"{network}_{metric.name}"
+        return keras.metrics.MeanMetricWrapper(function_of(metric), name=name)
     return type(metric).from_config(
         {**metric.get_config(), "name": f"{network}_{metric.name}"})
