@@ -21,6 +21,12 @@ def new_model(**kwargs):
     return model
 
 
+def plain_model():
+    model = mlnt_tf.CrossEntropy(tiny.dense())
+    model.compile(learning_rate=.1, run_eagerly=True)
+    return model
+
+
 def trained(*args, model=None, **kwargs):
     model = model or new_model()
     model.fit(*args, verbose=0, **{"batch_size": 4, "shuffle": False, **kwargs})
@@ -116,7 +122,7 @@ def test_with_neighbors_refuses_examples_in_another_order():
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 5])
 def test_shuffled_order_is_a_function_of_seed_and_epoch(steps_per_epoch):
-    from mlnt_tf.training.batches import ArrayBatches
+    from mlnt_tf.training.array_batches import ArrayBatches
 
     def order(seed, epoch):
         batches = ArrayBatches({"label": np.arange(ROWS)}, batch_size=4, shuffle=True, seed=seed,
@@ -132,25 +138,21 @@ def test_shuffled_order_is_a_function_of_seed_and_epoch(steps_per_epoch):
 
 
 def test_resuming_at_an_epoch_sees_the_same_order():
-    at_once = trained(X, Y, epochs=2, shuffle=True)
-    resumed = new_model()
+    at_once = trained(X, Y, model=plain_model(), epochs=2, shuffle=True)
+    resumed = plain_model()
     trained(X, Y, model=resumed, shuffle=True)
     trained(X, Y, model=resumed, shuffle=True, initial_epoch=1, epochs=2)
     tiny.assert_equal_weights(at_once.student, resumed.student)
 
 
 def test_class_weight_equals_sample_weight():
-    by_class = trained(X, Y, class_weight={0: 2.0, 2: .5}).student
     weights = np.array([2.0, 1.0, .5], np.float32)[Y]
-    for data in ((X, Y, weights), None):
-        if data is None:
-            model = trained(X, Y, sample_weight=weights)
-        else:
-            model = trained(pairs(*data).batch(4), batch_size=None)
-        tiny.assert_equal_weights(by_class, model.student, atol=1e-6)
-    data = pairs().batch(4)
-    by_class_of_data = trained(data, batch_size=None, class_weight={0: 2.0, 2: .5})
-    tiny.assert_equal_weights(by_class, by_class_of_data.student, atol=1e-6)
+    expected = trained(X, Y, model=plain_model(), sample_weight=weights).student
+    by_class = dict(model=plain_model(), class_weight={0: 2.0, 2: .5})
+    tiny.assert_equal_weights(trained(X, Y, **by_class).student, expected, atol=1e-6)
+    for data, kwargs in ((pairs(X, Y, weights), {}), (pairs(), by_class)):
+        kwargs = {**kwargs, "model": plain_model(), "batch_size": None}
+        tiny.assert_equal_weights(trained(data.batch(4), **kwargs).student, expected, atol=1e-6)
 
 
 def test_weights_of_zero_leave_the_meta_update():
@@ -158,16 +160,15 @@ def test_weights_of_zero_leave_the_meta_update():
     assert max(np.abs(weight).max() for weight in tiny.weights(model.student)) > 0
     start = tiny.weights(tiny.dense())
     assert any((one != other).any() for one, other in zip(tiny.weights(model.student), start))
-    without_meta = mlnt_tf.CrossEntropy(tiny.dense())
-    without_meta.compile(learning_rate=.1, run_eagerly=True)
+    without_meta = plain_model()
     trained(X, Y, model=without_meta, sample_weight=np.zeros(ROWS))
     tiny.assert_equal_weights(without_meta.student, tiny.dense())
 
 
 def test_validation_split_takes_the_last_rows():
-    history = new_model().fit(X, Y, validation_split=.3, batch_size=4, verbose=0).history
+    history = plain_model().fit(X, Y, validation_split=.3, batch_size=4, verbose=0).history
     assert {"val_loss", "val_accuracy", "val_teacher_accuracy"} <= set(history)
-    model = new_model()
+    model = plain_model()
     history = model.fit(X, Y, validation_data=(X, Y), batch_size=4, verbose=0).history
     correct = model.student(X).numpy().argmax(axis=1) == Y
     assert history["val_accuracy"][-1] == pytest.approx(correct.mean())

@@ -64,6 +64,7 @@ def test_policy_and_seeds_are_restored(finished):
         assert (random.random(), np.random.rand()) == expected
         drawn = float(tf.random.uniform([])), float(keras.random.uniform([]))
         keras.utils.set_random_seed(7)
+        assert (random.random(), np.random.rand()) == expected
         assert drawn == (float(tf.random.uniform([])), float(keras.random.uniform([])))
     finally:
         keras.config.set_dtype_policy("float32")

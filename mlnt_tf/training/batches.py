@@ -8,11 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlnt_tf.data.pipeline import fold_key
 from mlnt_tf.neighbors.labels import labels_of_neighbors
 
 LABEL_COLUMNS = ("label", "true_label", "neighbor_labels", "position")
-DEFAULT_BATCH_SIZE = 32  # Keras's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +47,8 @@ class BatchFormat:
         if "weight" in batch:
             batch["weight"] = _cast(_check_weights(batch["weight"]), np.float32)
         if self.class_weight is not None and not isinstance(batch["label"], tf.TensorSpec):
-            table = np.asarray(self.class_weight, np.float32)
-            factor = (tf.gather(table, batch["label"]) if tf.is_tensor(batch["label"])
-                      else table[batch["label"]])
-            batch["weight"] = factor * batch["weight"] if "weight" in batch else factor
+            factor = _look_up(self.class_weight, batch["label"])
+            batch["weight"] = factor * batch.get("weight", 1)
         return batch
 
     def convert(self, data, *, argument="x"):
@@ -194,60 +190,6 @@ def split_columns(columns, validation_split):
             {name: column[boundary:] for name, column in columns.items()})
 
 
-class ArrayBatches(keras.callbacks.Callback):
-    """Batches of arrays. Their order is a pure function of (seed, epoch).
-
-    It must be among the callbacks of `fit`, which tell it the epoch.
-
-    Args:
-      columns: dict of arrays with one row per example.
-      batch_size: int.
-      shuffle: bool.
-      seed: int.
-      steps_per_epoch: int, or None for one pass. More steps pass over the data repeatedly.
-    """
-
-    def __init__(self, columns, *, batch_size, shuffle, seed, steps_per_epoch=None):
-        super().__init__()
-        with tf.device("CPU"):
-            self.columns = {name: tf.convert_to_tensor(value) for name, value in columns.items()}
-        self.count = len(columns["label"])
-        self.batch_size = min(batch_size or DEFAULT_BATCH_SIZE, self.count)
-        self.shuffle = shuffle
-        self.seed = seed
-        self.steps = steps_per_epoch or -(-self.count // self.batch_size)
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def dataset(self):
-        """Returns a tf.data.Dataset of the batches of `self.epoch`, as it is when iterated."""
-        def batches_of_pass(epoch, repeat):
-            order = tf.range(self.count)
-            if self.shuffle:
-                draws = tf.random.stateless_uniform(
-                    [self.count], fold_key(self.seed, epoch, repeat), minval=None, maxval=None,
-                    dtype=tf.int32, alg="philox")
-                order = tf.argsort(draws, stable=True)
-            rows = tf.data.Dataset.from_tensor_slices(order)
-            # Without a remainder, the batch size is static.
-            return rows.batch(self.batch_size, drop_remainder=self.count % self.batch_size == 0)
-
-        def batches_of_epoch(epoch):
-            passes = tf.data.Dataset.range(2**31 - 1)
-            return passes.flat_map(lambda repeat: batches_of_pass(epoch, repeat)).take(self.steps)
-
-        def gather(rows):
-            return {name: tf.gather(column, rows) for name, column in self.columns.items()}
-
-        # `fit` makes a new iterator in each epoch, which calls the function.
-        epoch = tf.data.Dataset.from_generator(
-            lambda: [self.epoch], output_signature=tf.TensorSpec([], tf.int64))
-        batches = epoch.flat_map(batches_of_epoch).map(gather, num_parallel_calls=2).prefetch(2)
-        return batches.apply(tf.data.experimental.assert_cardinality(self.steps))
-
-
 class _ConvertedPyDataset(keras.utils.PyDataset):
     """A `keras.utils.PyDataset` whose batches are converted."""
 
@@ -284,6 +226,13 @@ def _dataset_of(generator):
 
 def _parts(element):
     return element if isinstance(element, (tuple, list)) else (element,)
+
+
+def _look_up(table, labels):
+    """Returns the entries of a table of float at labels, which are a tensor or an array."""
+    if tf.is_tensor(labels):
+        return tf.gather(tf.constant(table, tf.float32), labels)
+    return np.asarray(table, np.float32)[labels]
 
 
 def _array(column):

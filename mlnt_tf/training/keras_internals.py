@@ -133,7 +133,7 @@ def preserved_seeds():
     """Context manager that restores the random states of Python, NumPy, TensorFlow and Keras."""
     python, numpy = random.getstate(), np.random.get_state()
     tensorflow = context.context()
-    seed, generator = tensorflow._seed, tensorflow._rng
+    seed, generator = tensorflow._seed, getattr(tensorflow, "_rng", None)  # None: not used yet.
     attributes = {name: global_state.get_global_attribute(name)
                   for name in ("global_random_seed", "global_seed_generator")}
     try:

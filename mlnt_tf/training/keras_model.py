@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mlnt_tf.training import batches
+from mlnt_tf.training.array_batches import ArrayBatches
 from mlnt_tf.training.keras_internals import DistributedModel, built_for
 from mlnt_tf.training.metrics import metrics_by_network
 from mlnt_tf.training.networks import random_states
@@ -165,8 +166,8 @@ class KerasModel(DistributedModel):
             if validation_split and validation_data is None:
                 columns, validation_data = batches.split_columns(columns, validation_split)
                 validation_data.pop("weight", None)
-            arrays = batches.ArrayBatches(columns, batch_size=batch_size, shuffle=bool(shuffle),
-                                          seed=self.seed, steps_per_epoch=steps_per_epoch)
+            arrays = ArrayBatches(columns, batch_size=batch_size, shuffle=bool(shuffle),
+                                  seed=self.seed, steps_per_epoch=steps_per_epoch)
             x, steps_per_epoch = arrays.dataset(), None
             callbacks = _with_callback(callbacks, arrays)
         else:

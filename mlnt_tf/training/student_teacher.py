@@ -40,18 +40,16 @@ class StudentTeacher(KerasModel):
         super().__init__(**kwargs)
         self.ema_decay = ema_decay
         self.student = network
-        self.num_classes = network.output_shape[-1] if self.replicas > 1 else (
-            networks.count_classes(network))
+        self.num_classes = networks.count_classes(network, run=self.replicas == 1)
         # The teacher's layers are trainable like the student's: in a frozen layer, Keras's batch
         # normalization would use moving statistics.
         self.teacher = networks.clone(network)
-        self.decay_start = self._add_scalar("ema_decay_start", initializer="ones")
-        self.decay_end = self._add_scalar("ema_decay_end", initializer="ones")
+        decay = keras.initializers.Constant(ema_decay)
+        self.decay_start = self._add_scalar("ema_decay_start", initializer=decay)
+        self.decay_end = self._add_scalar("ema_decay_end", initializer=decay)
         self.decay_boundary = self._add_scalar("ema_decay_boundary", dtype="int64")
         self.nonfinite_step = self._add_scalar("nonfinite_step", dtype="int64")
         self.step_counter = self._add_scalar("step", dtype="int64")
-        self.decay_start.assign(ema_decay)
-        self.decay_end.assign(ema_decay)
         self._teacher_statistics = "off" if ema_decay == 1 else teacher_statistics
         self.loss_metric = keras.metrics.Mean(name="loss")
         self.given_accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -105,8 +103,6 @@ class StudentTeacher(KerasModel):
         super().compile(optimizer, **kwargs)
         if not self._validation_metrics.value:
             self._validation_metrics.value = self._new_validation_metrics()
-
-    compile.__doc__ = KerasModel.compile.__doc__
 
     def _new_validation_metrics(self):
         names = ["loss"] + [accuracy_name(network) for network in self.networks]
@@ -176,12 +172,7 @@ class StudentTeacher(KerasModel):
         Every replica writes the rows of all replicas to its own copy, so the copies stay equal without
         an aggregation.
         """
-        positions = batch["position"]
-        if self.replicas > 1:
-            context = tf.distribute.get_replica_context()
-            # The copy has a device. Workers cannot gather a tensor of the input, which has none.
-            positions = context.all_gather(tf.identity(positions), axis=0)
-            values = context.all_gather(values, axis=0)
+        positions, values = self._gather(batch["position"]), self._gather(values)
         table.value.scatter_update(tf.IndexedSlices(tf.stop_gradient(values), positions))
 
     @property
@@ -295,7 +286,8 @@ class StudentTeacher(KerasModel):
         """The rows of the global batch, on every replica."""
         if self.replicas == 1:
             return rows
-        return tf.distribute.get_replica_context().all_gather(rows, axis=0)
+        # The copy has a device. Workers cannot gather a tensor of the input, which has none.
+        return tf.distribute.get_replica_context().all_gather(tf.identity(rows), axis=0)
 
     def _gather_columns(self, columns):
         """The columns, each [batch], of the global batch.
