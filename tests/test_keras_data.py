@@ -220,6 +220,11 @@ def test_unusable_data_sets_are_refused_before_training(data, message):
         assert "Received: " in str(error.value).splitlines()[-1]
 
 
+def test_a_label_of_a_data_set_beyond_the_outputs_stops_the_training():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels must lie in 0 to 2"):
+        plain_model().fit(pairs(X, Y + 1).batch(4), verbose=0)
+
+
 @pytest.mark.parametrize("kwargs, message", [
     (dict(x=pairs().batch(4), y=Y), "need arrays"),
     (dict(x=pairs().batch(4), neighbors=np.zeros([ROWS, 1], int)), "with_neighbors"),

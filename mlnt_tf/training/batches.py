@@ -66,7 +66,7 @@ class BatchFormat:
             parts = spec if isinstance(spec, tuple) else (spec,)
             if self(*parts) == spec and self.class_weight is None:
                 return data
-            return data.map(self, num_parallel_calls=tf.data.AUTOTUNE)
+            return data.map(self._convert_and_check, num_parallel_calls=tf.data.AUTOTUNE)
         if isinstance(data, keras.utils.PyDataset):
             return _ConvertedPyDataset(data, self)
         if isinstance(data, collections.abc.Iterator) and not isinstance(data, tf.data.Iterator):
@@ -75,6 +75,16 @@ class BatchFormat:
             raise ValueError("class_weight needs arrays, a tf.data.Dataset, a PyDataset or a "
                              f"generator. Received: {argument} of type {type(data).__name__}")
         return data
+
+    def _convert_and_check(self, *data):
+        """Converts an element of a data set, whose labels are only known while it is iterated."""
+        batch = self(*data)
+        if "label" in batch:
+            tf.debugging.assert_less(
+                batch["label"], self.num_classes,
+                f"The network has {self.num_classes} outputs, so labels must lie in 0 to "
+                f"{self.num_classes - 1}.")
+        return batch
 
     def convert_arrays(self, x, y, sample_weight, neighbors=None):
         """Returns the columns of arrays, each checked, with one row per example.
