@@ -169,8 +169,8 @@ class StudentTeacher(KerasModel):
     def write_rows(self, table, batch, values):
         """Writes values [batch, columns] to a table's rows of the batch's examples.
 
-        Every replica writes the rows of all replicas to its own copy, so the copies stay equal without
-        an aggregation.
+        Every replica writes the rows of all replicas to its own copy, so the copies stay equal
+        without an aggregation.
         """
         positions, values = self._gather(batch["position"]), self._gather(values)
         table.value.scatter_update(tf.IndexedSlices(tf.stop_gradient(values), positions))
