@@ -1,12 +1,12 @@
 """Directories with label issues for tests of the review page, written without a network."""
 
-import csv
 import json
 
 import numpy as np
 
 from mlnt_tf.data.images.storage import ArrayImages
 from mlnt_tf.data.splits import Split
+from mlnt_tf.files import atomic
 
 HEADER = ("id", "record", "split", "given_label", "given_class", "predicted_label",
           "predicted_class", "suggested_label", "suggested_class", "label_score", "is_label_issue",
@@ -45,17 +45,13 @@ def write_tables(directory, splits, class_names, *, features=None, extra=None, l
                          f"{row_id / 1000:.6f}", row_id < len(split) // 2, "0.9", "0.25",
                          f"{0.5 + row_id / 1000:.6f}", ""])
     columns = extra or {}
-    _write(directory / "records.csv", ("id", "record", "split", "given_label"),
-           [row[:4] for row in rows])
-    _write(directory / "label_issues.csv", (*HEADER, *columns),
-           [row + [cells[place] for cells in columns.values()] for place, row in enumerate(rows)])
+    atomic.write_csv(directory / "records.csv", ("id", "record", "split", "given_label"),
+                     [row[:4] for row in rows])
+    atomic.write_csv(
+        directory / "label_issues.csv", (*HEADER, *columns),
+        [row + [cells[place] for cells in columns.values()] for place, row in enumerate(rows)])
     if features is None:
         features = np.random.default_rng(0).normal(size=[len(rows), 8]).astype(np.float32)
     np.save(directory / "features.npy", features)
     if label_noise is not None:
         (directory / "label_noise.json").write_text(json.dumps(label_noise))
-
-
-def _write(path, header, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])

@@ -12,6 +12,7 @@ import pytest
 
 from mlnt_tf.config import UserError
 from mlnt_tf.files import atomic, disk, lock
+from mlnt_tf.files.cells import restore_cell
 
 HOLD_LOCK = """
 import sys, time
@@ -86,11 +87,11 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path, holder, caplog):
 
 def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe(tmp_path):
     path = tmp_path / "table.csv"
-    cells = ["=1+1", "-a", "@b", "+c", "-1.5", -2, "d=e", ""]
-    atomic.write_csv(path, "abcdefgh", [cells])
+    cells = ["=1+1", "-a", "@b", "+c", "-1.5", -2, "d=e", "", "'-1"]
+    atomic.write_csv(path, "abcdefghi", [cells])
     written = path.read_text().splitlines()[1]
-    assert written == "'=1+1,'-a,'@b,'+c,-1.5,-2,d=e,"
-    assert [atomic.stored_cell(cell) for cell in written.split(",")] == list(map(str, cells))
+    assert written == "'=1+1,'-a,'@b,'+c,-1.5,-2,d=e,,''-1"
+    assert [restore_cell(cell) for cell in written.split(",")] == list(map(str, cells))
 
 
 def test_names_that_are_not_utf8_are_written_escaped(tmp_path):

@@ -6,7 +6,8 @@ import json
 import os
 import pathlib
 
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+from mlnt_tf.files.cells import protect_cell
+
 SCRATCH_PREFIX = "writing_"  # Begins the name of a file that is being written.
 
 
@@ -55,7 +56,8 @@ def write_json(path, content):
 def write_csv(path, header, rows):
     """Writes a CSV file atomically. File names that are not UTF-8 are escaped.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, which
+    `cells.restore_cell` takes away.
 
     Args:
       path: pathlib.Path or str.
@@ -70,22 +72,14 @@ def write_csv(path, header, rows):
 
 
 def _without_formulas(row):
-    """Returns a row of a table with an apostrophe before each cell that begins like a formula."""
-    return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row]
+    """Returns a row of a table with text cells as `protect_cell` writes them. Numbers stay."""
+    return [protect_cell(cell) if isinstance(cell, str) and not _is_number(cell) else cell
+            for cell in row]
 
 
-def stored_cell(text):
-    """Returns the text that `write_csv` was given for a cell, without the apostrophe it added."""
-    is_marked = text.startswith("'") and _is_formula(text[1:])
-    return text[1:] if is_marked else text
-
-
-def _is_formula(cell):
-    """Returns whether a spreadsheet may run a cell's text: "=1+1" and "-a", but not "-1.5"."""
-    if not cell.startswith(FORMULA_PREFIXES):
-        return False
+def _is_number(cell):
     try:
         float(cell)
     except ValueError:
-        return True
-    return False
+        return False
+    return True

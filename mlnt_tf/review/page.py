@@ -146,6 +146,7 @@ def _check_records(directory, rows, records):
     names = np.concatenate([split.records for split in records.splits.values()])
     for row, position in zip(rows.items, rows.positions):
         present = record_text(names[records.places[position]])
+        present = present.encode("utf-8", "backslashreplace").decode()  # As tables are written.
         if present != row["record"]:
             raise UserError(f"{directory / tables.ISSUES_FILE} has the record {row['record']!r} "
                             f"where the data now have {present!r}. Write the label issues again.")

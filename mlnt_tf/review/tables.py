@@ -14,8 +14,8 @@ import numpy as np
 
 from mlnt_tf.config import UserError
 from mlnt_tf.data.noise import uniform_draws
-from mlnt_tf.files import atomic
 from mlnt_tf.files.artifacts import UNREADABLE
+from mlnt_tf.files.cells import restore_cell
 
 ISSUES_FILE = "label_issues.csv"
 RECORDS_FILE = "records.csv"
@@ -53,7 +53,7 @@ def read_table(path):
     try:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, strict=True):
-                yield {column: atomic.stored_cell(cell) if isinstance(cell, str) else cell
+                yield {column: restore_cell(cell) if isinstance(cell, str) else cell
                        for column, cell in row.items()}
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
