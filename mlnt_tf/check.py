@@ -45,8 +45,9 @@ def check(argv):
     from mlnt_tf.hardware import precision
     from mlnt_tf.training import checkpoints
 
-    runner.warn_of_unused_flags(config)
-    plan, adopted, config = runner.plan_run(config)
+    plan, adopted, resolved = runner.plan_run(config)
+    runner.warn_of_unused_flags(config, adopted)
+    config = resolved
     precision.log_choices(adopted, plan)
     lock.refuse_if_held(config.output_dir)
     for directory in sorted(pathlib.Path(config.output_dir).glob("*/checkpoints")):
@@ -267,7 +268,6 @@ def print_time(examples, config, method):
     print(f"total: {sum(steps.values())} steps, about {total / 3600:.1f} hours ({total / 60:.0f} "
           "minutes), without validation, mentor and neighbor search; peak memory of these steps: "
           f"{host.peak_memory_mb() / 1024:.1f} GiB")
-
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs a training from settings to results.json: devices, data, the method's stages, export."""
 
 import contextlib
+import dataclasses
 import re
 
 import tensorflow as tf
@@ -53,7 +54,7 @@ def run(config):
     plan, adopted, resolved = plan_run(config)
     if plan.worker > 0:
         logging.set_verbosity(logging.ERROR)  # The chief logs for all workers.
-    warn_of_unused_flags(config)
+    warn_of_unused_flags(config, adopted)
     precision.log_choices(adopted, plan)
     config = resolved
     devices = open_devices(plan)
@@ -73,8 +74,16 @@ def run(config):
             return stored if devices.is_chief else None
 
 
-def warn_of_unused_flags(config):
-    """Warns about given flags that change nothing for this method or next to other flags."""
+def warn_of_unused_flags(config, adopted):
+    """Warns about given flags that change nothing for this method or next to other flags.
+
+    Args:
+      config: the Config as it was given.
+      adopted: see `plan_run`. The method may come from its recipe.
+    """
+    # What a resumed run has recorded in place of "auto" was not given.
+    config = dataclasses.replace(
+        adopted, **{name: getattr(config, name) for name in record.RESOLVED})
     for flag in unread_flags(config):
         logging.warning("%s has no effect on training with --method=%s.", flag, config.method)
     for sentence in ineffective_flags(config):

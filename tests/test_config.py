@@ -254,7 +254,16 @@ def test_explicit_flags_are_unknown_without_a_command_line():
     ({"dataset": "folder", "group_column": "patient"},
      ["--group_column=patient has no effect with --dataset=folder."]),
     ({"dataset": "csv", "group_column": "patient", "csv_columns": "a,b"}, []),
-    ({"dataset": "package.module:function", "group_column": "patient"}, [])])
+    ({"dataset": "package.module:function", "group_column": "patient"}, []),
+    ({"model": "efficientnet_lite0", "width": 64},
+     ["--width=64 has no effect with --model=efficientnet_lite0."]),
+    ({"model": "package.module:function", "width": 64}, []),
+    ({"method": "lda", "learning_rate": .1},
+     ["--learning_rate=0.1 has no effect with --method=lda, which has no training steps."]),
+    ({"method": "logistic", "class_balance": "weights", "epochs": 2},
+     ["--epochs=2 has no effect with --method=logistic, which has no training steps.",
+      "--class_balance=weights has no effect with --method=logistic, which has no training "
+      "steps."])])
 def test_flags_that_others_make_useless_are_reported(settings, expected):
     assert ineffective_flags(Config(**settings)) == expected
 

@@ -113,6 +113,14 @@ def test_equal_lists_of_decay_epochs_are_the_same_setting():
     assert Config(learning_rate_decay_epochs=-1.0) == Config()
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "triangular", "step"])
+def test_warm_up_that_rounds_to_all_steps_leaves_one_for_the_schedule(schedule):
+    config = Config(epochs=1, lr_schedule=schedule, warmup_epochs=.9,
+                    learning_rate_decay_epochs="-1" if schedule != "step" else "0")
+    rates = learning_rate_schedule(config, 2, 1)
+    assert float(rates(1)) == pytest.approx(.2)
+
+
 @pytest.mark.parametrize("settings, message", [
     (dict(learning_rate_decay_epochs="80,40"), "list of rising positive numbers"),
     (dict(learning_rate_decay_epochs="0,40"), "list of rising positive numbers"),

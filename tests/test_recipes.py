@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mlnt_tf.config import Config, flags, recipes
+from mlnt_tf import runner
+from mlnt_tf.config import Config, UserError, flags, recipes
 from mlnt_tf.data.sources import Survey
 from mlnt_tf.experiment import recipe, record
 
@@ -36,9 +37,33 @@ def test_many_photographs_are_fine_tuned_on_a_gpu_only():
 
 @pytest.mark.parametrize("flags, expected", [
     (["--model=preact_resnet8"], "small_images"), (["--pretrained_weights=none"], "small_images"),
-    (["--model=keras:MobileNetV2"], "photos"), (["--method=gce"], "photos")])
+    (["--model=keras:MobileNetV2"], "photos"), (["--method=gce"], "photos"),
+    (["--model=package.module:function"], "small_images")])
 def test_network_without_pretrained_weights_is_not_fine_tuned(flags, expected):
     assert recipes.choose(parse(*flags), PHOTOS, processor="gpu")[0] == expected
+
+
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "package.module:function"])
+@pytest.mark.parametrize("size", [32, 480])
+def test_frozen_body_gets_the_recipe_of_frozen_features(model, size):
+    config = parse("--freeze=body", f"--model={model}", "--dataset=folder")
+    survey = dataclasses.replace(PHOTOS, height=size, width=size)
+    name, reason = recipes.choose(config, survey, processor="avx512")
+    assert name == "photos_fast"
+    assert "--freeze=body" in reason
+    assert recipes.apply(config, name, survey).freeze == "body"
+
+
+def test_network_of_ones_own_keeps_its_initial_weights():
+    config = parse("--recipe=photos", "--model=package.module:function")
+    assert recipes.apply(config, "photos", PHOTOS).pretrained_weights == "none"
+    config = parse("--recipe=photos", "--model=keras:MobileNetV2")
+    assert recipes.apply(config, "photos", PHOTOS).pretrained_weights == "imagenet"
+
+
+def test_recipe_without_its_augmentation_is_valid():
+    config = recipes.apply(parse("--noaugment"), "photos", PHOTOS)
+    assert (config.augment, config.method) == (False, "forward")
 
 
 @pytest.mark.parametrize("name", list(recipes.RECIPES))
@@ -138,6 +163,19 @@ def test_resumed_run_with_another_flag_than_the_recipe_is_refused(tmp_path):
     arguments, _ = recorded_run(tmp_path)
     with pytest.raises(Exception, match="holds another run .--epochs=3 there, --epochs=9 here"):
         record.find_recorded(parse(*arguments, "--epochs=9"))
+
+
+def test_setting_changed_in_python_is_not_replaced_by_the_recorded_one(tmp_path):
+    recorded_run(tmp_path)
+    config = Config(dataset="folder", output_dir=str(tmp_path), recipe="photos", epochs=9)
+    with pytest.raises(UserError, match="--epochs=3 there, --epochs=9 here"):
+        record.find_recorded(config)
+
+
+def test_unused_flags_are_those_of_the_method_of_the_recipe(caplog):
+    config = parse("--dataset=folder", "--tau=0.4", "--transition_matrix=anchors")
+    runner.warn_of_unused_flags(config, recipes.apply(config, "photos", PHOTOS))
+    assert caplog.messages == ["--tau=0.4 has no effect on training with --method=forward."]
 
 
 def test_value_that_was_given_is_not_taken_for_one_of_the_recipe(tmp_path):

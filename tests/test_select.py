@@ -18,8 +18,8 @@ def correct(*counts, n=100):
 def test_later_network_wins_if_it_gains_more_than_a_standard_error():
     index, [comparison] = select(correct(70, 80))
     assert index == 1
-    assert comparison == {"gain": pytest.approx(.1), "standard_error": pytest.approx(.03),
-                          "selected": True}
+    assert comparison == {"gain": pytest.approx(.1), "selected": True,
+                          "standard_error": pytest.approx(np.sqrt(10) / 100)}
 
 
 def test_gain_of_one_standard_error_or_less_keeps_the_cheaper_network():
@@ -30,8 +30,17 @@ def test_gain_of_one_standard_error_or_less_keeps_the_cheaper_network():
     first[50:54], second[54:60] = True, True
     index, [comparison] = select([first, second])
     assert comparison["gain"] == pytest.approx(.02)
-    assert comparison["standard_error"] == pytest.approx(np.sqrt(.1 - .02**2) / 10)
+    assert comparison["standard_error"] == pytest.approx(np.sqrt(10) / 100)
     assert index == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 150])
+def test_single_image_does_not_decide(n):
+    assert select(correct(0, 1, n=n))[0] == 0
+
+
+def test_two_images_without_a_contrary_one_decide():
+    assert select(correct(100, 102, n=150))[0] == 1
 
 
 def test_each_network_is_compared_with_the_one_selected_so_far():

@@ -1,5 +1,6 @@
 """The survey of a data set, which reads headers instead of decoding images."""
 
+import dataclasses
 import os
 
 import pytest
@@ -59,6 +60,14 @@ def test_table_survey_counts_rows_of_train(tmp_path):
         "path,label,split\n0.png,a,\n1.png,b,train\n2.png,a,test\n3.png,c,train\n")
     config = Config(dataset="csv", data_dir=str(tmp_path / "labels.csv"))
     assert sources.survey(config) == sources.Survey(3, 3, height=10, width=12, channels=3)
+
+
+def test_table_survey_leaves_out_images_without_a_label(tmp_path):
+    tree(tmp_path, {f"{number}.png": None for number in range(4)})
+    (tmp_path / "labels.csv").write_text("path,label\n0.png,a\n1.png,b\n2.png,\n3.png,a\n")
+    config = Config(dataset="csv", data_dir=str(tmp_path / "labels.csv"))
+    assert sources.survey(config).num_examples == 3
+    assert sources.survey(dataclasses.replace(config, train_examples=2)).num_examples == 2
 
 
 @pytest.mark.parametrize("dataset, expected", [

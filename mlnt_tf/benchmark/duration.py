@@ -11,7 +11,7 @@ from mlnt_tf.data import pipeline
 from mlnt_tf.methods import mean_teacher, mlnt
 from mlnt_tf.methods.cross_entropy import CrossEntropy
 from mlnt_tf.models import predict
-from mlnt_tf.models.submodels import feature_extractor
+from mlnt_tf.models.submodels import feature_extractor, mirror_averaged
 from mlnt_tf.training.compile import compile_model
 
 TIMED_STEPS = 3
@@ -65,6 +65,8 @@ def time_features(examples, config):
       examples, config: those of the run.
     """
     extractor = feature_extractor(examples.new_network(config))
+    if config.flip_average:
+        extractor = mirror_averaged(extractor)
     splits = (examples.train, examples.validation, examples.test)
     num_batches = sum(map(len, splits)) / config.batch_size
     batches = examples.batches(examples.train, config).take(TIMED_STEPS + 1)

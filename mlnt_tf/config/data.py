@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from mlnt_tf.config.errors import UserError
-from mlnt_tf.config.settings import PathFormat, Section, setting
+from mlnt_tf.config.settings import PathFormat, Section, is_given, setting
 from mlnt_tf.config.user_functions import check_name, is_function_name
 
 DATASETS = ("digits", "cifar10", "cifar10_n", "clothing1m", "folder", "csv")
@@ -99,7 +99,7 @@ class DataSettings(Section):
             raise UserError(f"--crop_size={self.crop_size} is larger than "
                             f"--image_size={self.image_size}. Lower --crop_size or raise "
                             "--image_size.")
-        if self.crop_scale < 1 and not self.augment:
+        if is_given(self, "crop_scale") and self.crop_scale < 1 and not self.augment:
             raise UserError(f"--crop_scale={self.crop_scale} has no effect without --augment. Add "
                             "--augment, or omit it.")
 

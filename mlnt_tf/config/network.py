@@ -42,6 +42,11 @@ class NetworkSettings(Section):
         False, "Batch norm of all layers uses its moving statistics in training and does not "
         "update them. Scale and offset are trained, unless --freeze freezes them.")
 
+    def ineffective(self):
+        has_fixed_width = (self.model in ("efficientnet_lite0", "resnet50")
+                           or self.model.startswith("keras:"))
+        return {"width": f"with --model={self.model}"} if has_fixed_width else {}
+
     def check(self):
         check_name("model", self.model, (*MODELS, "resnet50"), prefix="keras:")
         names_layer = self.freeze.startswith("until:") and self.freeze != "until:"

@@ -8,6 +8,7 @@ import dataclasses
 import typing
 
 from mlnt_tf.config.settings import Section, setting, setting_fields
+from mlnt_tf.config.user_functions import is_function_name
 
 AUTO = "auto"
 PRETRAINED_MODELS = ("efficientnet_lite0", "resnet50")  # And keras:NAME.
@@ -153,6 +154,8 @@ def choose(config, survey, *, processor):
     Returns:
       (name of the recipe, reason).
     """
+    if config.freeze == "body":
+        return "photos_fast", "--freeze=body trains heads on features of a frozen network"
     side = min(survey.height, survey.width)
     if side <= SMALL_IMAGE:
         return "small_images", f"the images have {survey.height} × {survey.width} pixels"
@@ -168,6 +171,10 @@ def choose(config, survey, *, processor):
     return "photos", reason
 
 
+def _is_own_network(config):
+    return is_function_name(config.model) and not config.model.startswith("keras:")
+
+
 def _starts_from_pretrained_weights(config):
     """Returns whether the given flags, if any, allow a network with pretrained weights."""
     if "pretrained_weights" in config.given:
@@ -177,11 +184,22 @@ def _starts_from_pretrained_weights(config):
     return config.model in PRETRAINED_MODELS or config.model.startswith("keras:")
 
 
+def given_settings(config):
+    """Returns the names of the settings that were given, as a set.
+
+    In a Config that was not made from a command line, these are the settings that differ from their
+    default.
+    """
+    if config.given is not None:
+        return config.given
+    return {name for name, field in setting_fields(config).items()
+            if getattr(config, name) != field.default}
+
+
 def apply(config, name, survey=None):
     """Returns a Config with the values of a recipe in place of settings that were not given.
 
-    In a Config that was not made from a command line, the settings that differ from their default
-    count as given.
+    A network of the user's own keeps its own initial weights.
 
     Args:
       config: a Config.
@@ -190,9 +208,8 @@ def apply(config, name, survey=None):
     """
     recipe = RECIPES[name]
     values = recipe.values(survey) if recipe.needs_survey else recipe.values
-    given = config.given
-    if given is None:
-        given = {name for name, field in setting_fields(config).items()
-                 if getattr(config, name) != field.default}
-    values = {name: value for name, value in values.items() if name not in given}
+    kept = set(given_settings(config))
+    if "model" in kept and _is_own_network(config):
+        kept.add("pretrained_weights")
+    values = {name: value for name, value in values.items() if name not in kept}
     return dataclasses.replace(config, recipe=name, **values, from_recipe=frozenset(values))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from mlnt_tf.config.errors import UserError
-from mlnt_tf.config.settings import Section, is_given, setting
+from mlnt_tf.config.settings import Section, is_given, setting, setting_fields
 from mlnt_tf.config.user_functions import check_name, is_function_name, parse_arguments
 
 # The built-in methods. Each is a module of this name in mlnt_tf/methods.
@@ -50,6 +50,9 @@ class RunSettings(Section):
                             "its own flags, which --help lists.")
         parse_arguments("method_args", self.method_args)
 
+    def ineffective(self):
+        return _unread_without_steps(self, ("epochs", "steps_per_epoch"))
+
 
 @dataclasses.dataclass(frozen=True)
 class WarmUpSettings(Section):
@@ -84,6 +87,9 @@ class UpdateSettings(Section):
     weight_decay: float = setting(
         1e-4, "Weight decay. For sgd it is coupled: this factor times the weight is added to the "
         "gradient. For adamw it is decoupled.", minimum=0)
+
+    def ineffective(self):
+        return _unread_without_steps(self, setting_fields(UpdateSettings))
 
     def check(self):
         if self.nesterov and self.optimizer != "sgd":
@@ -140,6 +146,9 @@ class ScheduleSettings(Section):
         text = DEFAULT_DECAY if epochs == (-1,) else ",".join(map(str, epochs))
         return {"learning_rate_decay_epochs": text}
 
+    def ineffective(self):
+        return _unread_without_steps(self, setting_fields(ScheduleSettings))
+
     def check(self):
         epochs = _parse_epochs(self.learning_rate_decay_epochs)
         is_rising = all(one < other for one, other in zip((0.0, *epochs), epochs))
@@ -188,6 +197,9 @@ class LossSettings(Section):
         0, "End a stage once no network's validation accuracy has improved for this many epochs; 0 "
         "means never. Schedules and ramps keep the lengths that follow from --epochs.", minimum=0)
 
+    def ineffective(self):
+        return _unread_without_steps(self, setting_fields(LossSettings))
+
     def check(self):
         if not self.label_smoothing:
             return
@@ -197,6 +209,13 @@ class LossSettings(Section):
         if replaced:
             raise UserError(f"--label_smoothing={self.label_smoothing} needs a loss of cross "
                             f"entropy, which {replaced} replaces by another one. Omit it.")
+
+
+def _unread_without_steps(config, names):
+    """Returns `Section.ineffective` for settings that only training steps read."""
+    if config.method not in LINEAR_METHODS:
+        return {}
+    return {name: f"with --method={config.method}, which has no training steps" for name in names}
 
 
 def _parse_epochs(text):

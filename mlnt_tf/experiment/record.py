@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 
-from mlnt_tf.config import UserError, flags
+from mlnt_tf.config import UserError, flags, recipes
 from mlnt_tf.files import artifacts, atomic, lock
 
 FLAGS_FILE = "flags.txt"
@@ -93,7 +93,7 @@ def adopt(config, recorded):
         return config
     names = [name for name in RESOLVED if getattr(config, name) == "auto"]
     if config.from_recipe is None and config.recipe in ("auto", recorded.recipe):
-        given = config.given or ()
+        given = recipes.given_settings(config)
         names += [name for name in recorded.from_recipe or () if name not in given]
         return dataclasses.replace(config, **{name: getattr(recorded, name) for name in names},
                                    recipe=recorded.recipe, from_recipe=recorded.from_recipe)

@@ -93,8 +93,9 @@ def select_by_standard_error(correct, costs_more):
     """Compares networks in order of their cost, by the one-standard-error rule.
 
     A costlier network replaces the selected one only if its validation accuracy is higher by more
-    than one standard error of the paired difference. That error is about sqrt(d) / n for n images,
-    if the two disagree on d of them.
+    than one standard error of the paired difference between equally good networks. That error is
+    sqrt(d) / n for n images, if only one of the two is right on d of them. So a single image never
+    decides.
 
     Args:
       correct: list of bool [n], whether each network predicts each validation image correctly. The
@@ -109,9 +110,9 @@ def select_by_standard_error(correct, costs_more):
     """
     index, comparisons = 0, []
     for challenger in range(1, len(correct)):
-        difference = correct[challenger].astype(float) - correct[index]
-        gain = float(difference.mean())
-        error = float(difference.std() / np.sqrt(len(difference)))
+        num_images = len(correct[challenger])
+        gain = float(correct[challenger].sum() - correct[index].sum()) / num_images
+        error = float(np.sqrt((correct[challenger] != correct[index]).sum())) / num_images
         is_better = gain > (error if costs_more[challenger] else 0)
         comparisons.append({"gain": gain, "standard_error": error, "selected": is_better})
         if is_better:

@@ -68,7 +68,7 @@ def learning_rate_schedule(config, steps_per_epoch, epochs, *, rate=None, decays
     def steps(length):
         return round(length / config.epochs * epochs * steps_per_epoch)
 
-    warmup = steps(config.warmup_epochs)
+    warmup = min(steps(config.warmup_epochs), total - 1)  # Rounding may reach the last step.
     if config.lr_schedule == "cosine":
         return _cosine(rate, floor, warmup=warmup, decay=total - warmup)
     if config.lr_schedule == "cosine_restarts":

@@ -21,7 +21,8 @@ class Survey:
     """The size of a data set.
 
     Attributes:
-      num_examples: int, the images of the training split, before any are held out.
+      num_examples: int, the labeled images of the training split, before any are held out; at most
+        --train_examples.
       num_classes: int.
       height, width: int, the median size of the images in pixels, before --image_size.
       channels: int, the channels of the images that the network gets, 1 or 3.
@@ -46,6 +47,14 @@ def survey(config):
     Raises:
       UserError: the data are missing or cannot be listed.
     """
+    found = _survey(config)
+    if not config.train_examples:
+        return found
+    return dataclasses.replace(found, num_examples=min(found.num_examples, config.train_examples))
+
+
+def _survey(config):
+    """Returns the `Survey` of the complete data set."""
     if config.dataset in KNOWN:
         return Survey(*KNOWN[config.dataset], channels=3)
     if config.dataset == "folder":
@@ -65,7 +74,8 @@ def _survey_listing(root, class_names, listings):
     rows = np.unique(np.linspace(0, len(paths) - 1, MAX_FILES).astype(int)) if len(paths) else []
     sizes = [image_size(read_header(root / _file_name(paths[row]))) for row in rows]
     height, width = _median_size([size for size in sizes if size])
-    num_examples = len(listings["train"].paths) if "train" in listings else 0
+    train = listings.get("train")
+    num_examples = 0 if train is None else int((train.labels >= 0).sum())
     return Survey(num_examples, len(class_names), height, width, channels=3)
 
 
