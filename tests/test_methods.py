@@ -168,8 +168,8 @@ def test_invalid_flag_of_a_method_is_refused_in_one_line(tmp_path, capsys, flag)
     assert error.count("\n") == 1
 
 
-def test_example_method_of_the_readme_trains(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_example_method_of_the_page_trains(tmp_path, monkeypatch):
+    text = (ROOT / "mlnt_tf/methods/README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = next(block for block in blocks if "def train(run" in block)
     (tmp_path / "readme_method.py").write_text(code)

@@ -1,32 +1,35 @@
-"""The examples in README.md run, and its flags and files exist."""
+"""The pages agree with the code: their examples run, and their flags, files and links exist."""
 
+import os
 import pathlib
 import re
 
 import pytest
+import render_results
 
 from mlnt_tf.config import CHECK_SECTIONS, config_class, setting_fields
 
-USER_FILES = {"label_smoothing.py", "mine.py"}  # README.md asks the reader to write them.
+USER_FILES = {"label_smoothing.py", "mine.py"}  # The pages ask the reader to write them.
 ROOT = pathlib.Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-# Flags of the other commands: compare, benchmark, prepare, tensorboard and launch/test.sh.
+PAGES = render_results.PAGES
+DOCUMENTS = ["BUILD_NOTES.md", *PAGES]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+# Flags of other commands: compare, benchmark, prepare, review, tensorboard and launch/test.sh.
 OTHER_FLAGS = {
     "flagfile", "help", "logdir", "fast", "source_dir", "check", "json", "points", "methods",
-    "seeds", "noises", "noise_rates", "jobs", "set", "report_only", "top", "class",
-    "split", "audit"}
-
-
-def python_example(marker):
-    """Returns the first Python example of README.md that contains the marker."""
-    examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    return next(code for code in examples if marker in code)
+    "seeds", "noises", "noise_rates", "jobs", "set", "report_only", "top", "class", "split",
+    "audit", "data"}
 
 
 def run_example(marker):
-    """Runs a Python example of README.md and returns its global names."""
+    """Runs the first Python example of the pages that contains the marker.
+
+    Returns its global names.
+    """
+    examples = [code for name in PAGES
+                for code in re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL)]
     names = {}
-    exec(compile(python_example(marker), "README.md", "exec"), names)
+    exec(compile(next(code for code in examples if marker in code), "page", "exec"), names)
     return names
 
 
@@ -46,25 +49,48 @@ def test_user_functions_example_returns_data_and_a_network():
     assert network.output_shape == (None, 2)
 
 
-def test_every_flag_in_readme_exists():
+def test_readme_has_at_most_180_lines():
+    assert len(TEXTS["README.md"].splitlines()) <= 180
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_flag_of_a_page_exists(name):
     known = set(setting_fields(config_class(CHECK_SECTIONS))) | OTHER_FLAGS
-    assert set(re.findall(r"--([a-z]\w+)", TEXT)) <= known
+    assert set(re.findall(r"--([a-z]\w+)", TEXTS[name])) <= known
 
 
-@pytest.mark.parametrize("name", ["BUILD_NOTES.md", "README.md"])
-def test_every_file_in_a_document_exists(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_of_a_document_exists(name):
+    text = TEXTS[name]
     paths = set(re.findall(r"\b(?:configs|launch|tests|mlnt_tf)/[\w/.]*\w", text))
-    paths |= set(re.findall(r"`(\w[\w/]*\.py)`", text))
-    assert paths
-    # BUILD_NOTES.md names modules relative to the package.
-    missing = [path for path in sorted(paths)
-               if not (ROOT / path).exists() and not (ROOT / "mlnt_tf" / path).exists()]
-    assert set(missing) <= USER_FILES
+    paths |= set(re.findall(r"`(\w[\w/]*\.(?:py|flags))`", text))
+    # BUILD_NOTES.md names modules relative to the package, a page relative to itself.
+    places = ROOT, ROOT / "mlnt_tf", (ROOT / name).parent
+    missing = {path for path in paths if not any((place / path).exists() for place in places)}
+    assert missing <= USER_FILES
 
 
-@pytest.mark.parametrize("name", ["BUILD_NOTES.md", "README.md"])
-def test_lines_of_documents_have_at_most_100_columns(name):
-    text = (ROOT / name).read_text(encoding="utf-8").partition("\n## Measured\n")[0]
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_somewhere(name):
+    text = re.sub(r"```.*?```", "", TEXTS[name], flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^):]*)\)", text):
+        path, _, anchor = target.partition("#")
+        linked = os.path.normpath(ROOT / pathlib.Path(name).parent / path) if path else ROOT / name
+        assert os.path.exists(linked), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", pathlib.Path(linked).read_text("utf-8"), re.M)
+            anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+                       for heading in headings}
+            assert anchor in anchors, target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_of_a_page_are_those_of_the_stored_results(name):
+    assert render_results.render(TEXTS[name]) == TEXTS[name]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_lines_of_a_document_have_at_most_100_columns(name):
     is_table = re.compile(r"\s*\|").match
-    assert [line for line in text.splitlines() if len(line) > 100 and not is_table(line)] == []
+    long = [line for line in TEXTS[name].splitlines() if len(line) > 100 and not is_table(line)]
+    assert long == []
