@@ -5,7 +5,9 @@ will take.
 """
 
 import collections
+import csv
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -16,6 +18,7 @@ import numpy as np
 from mlnt_tf import cli
 from mlnt_tf.config import CHECK_SECTIONS, config_class, flags
 from mlnt_tf.hardware.host import available_memory
+from mlnt_tf.report import next_steps
 
 USAGE = flags.Usage(
     "check", "Checks the data, the machine and the flags of a training before it starts.",
@@ -65,7 +68,8 @@ def write_label_issues(config):
       UserError: the data cannot be read or judged, or --output_dir cannot be used.
     """
     from mlnt_tf.data.sources import load_source
-    from mlnt_tf.experiment import label_issues
+    from mlnt_tf.experiment import issue_files, label_issues, record
+    from mlnt_tf.files import atomic
     from mlnt_tf.review.page import write_review_page
 
     if "output_dir" not in config.explicit:
@@ -73,38 +77,39 @@ def write_label_issues(config):
     if not config.image_size:
         config = dataclasses.replace(config, image_size=label_issues.IMAGE_SIZE)
     began = time.monotonic()
-    with label_issues.open_directory(config) as directory:
+    with issue_files.open_directory(config) as directory:
         source = load_source(dataclasses.replace(config, max_bad_images=1.0))
         judged = label_issues.find_issues(source, config)
-        rows = label_issues.write_issues(directory, judged, source)
-        splits = {name: entry[0] for name, entry in judged.items()}
-        page = write_review_page(directory, splits, source.class_names)
-    print_issues(rows, directory, time.monotonic() - began)
-    print(f"To look at the labels and correct them, open {page.resolve().as_uri()} in a browser.")
+        summary = issue_files.write_issues(directory, judged, source)
+        write_review_page(directory, judged.splits, source.class_names)
+        # Written last: `review` and `relabel` take a directory with flags.txt for a complete one.
+        atomic.write_text(directory / record.FLAGS_FILE, flags.flag_file(config))
+    print_issues(directory, summary, time.monotonic() - began)
 
 
-def print_issues(rows, directory, seconds):
+def print_issues(directory, summary, seconds):
     """Prints how many labels are worth a look, and the most suspicious ones.
 
     Args:
-      rows: list of dict, most suspicious first; see `label_issues.write_issues`.
-      directory: pathlib.Path of the output.
+      directory: pathlib.Path of label_issues.csv.
+      summary: dict, see `issue_files.write_issues`.
       seconds: float.
     """
-    flagged = sum(row["is_label_issue"] for row in rows)
-    print(f"{flagged} of {len(rows)} labels ({flagged / len(rows):.1%}) are worth a look "
+    counts, detection = summary["label_issues"], summary["detection"]
+    flagged, images = counts["flagged"], counts["images"]
+    print(f"{flagged} of {images} labels ({flagged / images:.1%}) are worth a look "
           f"({seconds:.0f} s). Of data without wrong labels, 7 to 11 % are flagged too.")
-    known = [row for row in rows if row["true_label"] != ""]
-    if known:
-        wrong = [row for row in known if row["given_label"] != row["true_label"]]
-        hits = sum(row["is_label_issue"] for row in wrong)
-        print(f"true labels are known: {len(wrong)} of {len(known)} labels are wrong, and {hits} "
-              "of them are among the flagged ones")
-    width = max(len(str(row["record"])) for row in rows[:MAX_ISSUES])
-    for row in rows[:MAX_ISSUES]:
+    if detection:
+        hits = round((detection["recall"] or 0) * detection["wrong"])
+        print(f"true labels are known: {detection['wrong']} of {detection['examples']} labels are "
+              f"wrong, and {hits} of them are among the flagged ones")
+    with open(directory / "label_issues.csv", newline="", encoding="utf-8") as file:
+        rows = list(itertools.islice(csv.DictReader(file), MAX_ISSUES))
+    width = max(len(row["record"]) for row in rows)
+    for row in rows:
         print(f"  {row['record']:{width}}  {row['given_class']} -> {row['suggested_class']}  "
-              f"score {row['label_score']:.3f}  {row['split']}")
-    print(f"The complete list is {directory / 'label_issues.csv'}, most suspicious first.")
+              f"score {float(row['label_score']):.3f}  {row['split']}")
+    print(next_steps(directory))
 
 
 def hide_gpus():

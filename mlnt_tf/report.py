@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shlex
 import statistics
 import sys
 
@@ -140,6 +141,43 @@ def noise_name(noise):
       noise: dict with the noise's "kind", the value of --noise.
     """
     return "labels as they are" if noise["kind"] == "none" else f"{noise['kind']} noise"
+
+
+def describe_issues(results, directory):
+    """Returns how many labels of a run are worth a look, where to look and what to type, as text.
+
+    Args:
+      results: dict, the contents of results.json.
+      directory: pathlib.Path of the run.
+
+    Returns:
+      str, empty for a run of an earlier version, and if its labels could not be judged.
+    """
+    counts, noise = results.get("label_issues"), results.get("label_noise")
+    if not counts:
+        return ""
+    low, high = noise["interval"]
+    return (f"{counts['flagged']} of {counts['images']} labels are worth a look. "
+            f"{_percent(noise['estimated_rate'])} % of the training labels look wrong. This counts "
+            f"errors of the classifier too: {_percent(low)} to {_percent(high)} % are plausible.\n"
+            f"{next_steps(directory)}")
+
+
+def next_steps(directory):
+    """Returns the commands that show and correct the labels of a directory, as lines of text.
+
+    Args:
+      directory: pathlib.Path of a run or of `check --label_issues`.
+    """
+    page, quoted = directory / "review.html", shlex.quote(str(directory))
+    look = f"python -m mlnt_tf.review {quoted}"
+    if page.exists():
+        look = page.resolve().as_uri()
+    table = shlex.quote(str(directory / "label_issues.csv"))
+    return (f"  look:     {look}\n"
+            f"  correct:  python -m mlnt_tf.relabel {quoted} --corrections=corrections.csv "
+            "--output=labels.csv\n"
+            f"  list:     {table}, most suspicious first")
 
 
 def _percent(fraction):

@@ -21,7 +21,7 @@ from mlnt_tf.config import (
     unread_flags,
 )
 from mlnt_tf.data import load
-from mlnt_tf.experiment import class_scores, record, results, unlabeled
+from mlnt_tf.experiment import class_scores, label_issues, record, results, unlabeled
 from mlnt_tf.experiment.recipe import resolve_recipe
 from mlnt_tf.experiment.run import open_run
 from mlnt_tf.experiment.select import select_for_run
@@ -213,6 +213,7 @@ def check_network(config, examples, method):
     Raises:
       UserError: the network cannot be built, or cannot be trained with these flags.
     """
+    label_issues.choose_recipe(config, examples)
     network = examples.new_network(config)
     if config.model == "cnn" and min(examples.preprocess.shape[:2]) > recipes.SMALL_IMAGE // 2:
         logging.warning("--model=cnn sees 9 × 9 pixels at a time and suits tiny images, but these "
@@ -252,7 +253,7 @@ def finish(this_run, method):
     export.export_saved_model(network, this_run.path / "saved_model", preprocess=preprocess,
                               class_names=this_run.images.class_names)
     unlabeled.write_predictions(this_run, network)
-    summary = results.write_suspects_and_summarize(this_run, best)
+    summary = results.judge_and_summarize(this_run, best)
     summary["per_class"] = class_scores.score_classes(this_run, best)
     this_run.finish(summary)
     return summary

@@ -32,8 +32,12 @@ def train(argv):
     if finished is not None:
         print(f"{config.output_dir}: this run has already finished; nothing to train.")
     if results is not None:  # None on a worker that is not the chief.
+        output_dir = pathlib.Path(config.output_dir)
+        issues = report.describe_issues(results, output_dir)
+        if issues:
+            print(issues + "\n")
         print(report.format_table(results))
-        print(describe_output(pathlib.Path(config.output_dir)))
+        print(describe_output(output_dir))
 
 
 def may_have_changed(config):
@@ -52,16 +56,17 @@ def may_have_changed(config):
 
 def describe_output(output_dir):
     """Returns the end of a run's output: its files, and how to inspect, serve and load it."""
+    directory = shlex.quote(str(output_dir))
     model = shlex.quote(f"{(output_dir / 'saved_model').resolve()}:/models/mlnt")
     text = f"""
-Results are in {output_dir}:
-  results.json   every accuracy
-  suspects.csv   training examples, the labels that are most likely wrong first
-  noise.csv      the given labels, and the true labels where they are known
-  saved_model/1  the exported network, which classifies image files
-  network.keras  the same network for Keras, which takes arrays
-  flags.txt      repeats the run with --flagfile
-Inspect:  tensorboard --logdir {shlex.quote(str(output_dir))}
+Results are in {directory}:
+  results.json      every accuracy
+  label_issues.csv  every image, the labels that are most likely wrong first
+  noise.csv         the given labels, and the true labels where they are known
+  saved_model/1     the exported network, which classifies image files
+  network.keras     the same network for Keras, which takes arrays
+  flags.txt         repeats the run with --flagfile
+Inspect:  tensorboard --logdir {directory}
 Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/serving"""
     keras_file = output_dir / "network.keras"
     if not keras_file.exists():  # The run was finished by an earlier version.

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ def test_features_of_ones_own_rank_the_planted_errors_first(folder, tmp_path, ca
 
 @pytest.mark.parametrize("flags, message", [
     (["--features={missing}"], "cannot be read"), (["--features={short}"], "has shape (3, 4)"),
+    (["--pred_probs={short}"], "has shape (3, 4), but the training split has"),
     (["--data_dir=/nowhere"], "--data_dir=/nowhere is not a directory"),
     (["--output_dir={other}"], "holds other files, such as thesis.tex")])
 def test_mistakes_give_one_line(folder, tmp_path, capsys, flags, message):
@@ -131,18 +133,42 @@ def test_mistakes_give_one_line(folder, tmp_path, capsys, flags, message):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_flagged_wrong_labels_are_counted_in_every_split(tmp_path, capsys):
-    """Each split has its own threshold, so flagged labels need not come first."""
-    rows = [{"record": "x", "split": split, "given_label": 0, "true_label": true,
-             "given_class": "bird", "suggested_class": "cat", "label_score": score,
-             "is_label_issue": flagged}
-            for split, true, score, flagged in [("train", 1, .1, True), ("test", 0, .2, False),
-                                                ("train", 1, .3, True), ("test", 1, .4, False)]]
-    check.print_issues(rows, tmp_path, 1.0)
-    output = capsys.readouterr().out
-    assert "3 of 4 labels are wrong, and 2 of them are among the flagged ones" in output
+@pytest.mark.parametrize("extra", [[], ["--pred_probs={probabilities}"]])
+def test_directory_serves_review_and_relabel(folder, tmp_path, extra):
+    records, path = separable_features(folder, tmp_path)
+    probabilities = np.full([len(records), 3], .1)
+    numbers = [int(record.rpartition("/")[2].removesuffix(".png")) for record in records]
+    probabilities[np.arange(len(records)), DIGITS.target[numbers]] = .8
+    np.save(tmp_path / "p.npy", probabilities)
+    extra = [flag.format(probabilities=tmp_path / "p.npy") for flag in extra]
+    out = tmp_path / "own"
+    assert run(folder, out, "--image_size=32", f"--features={path}", *extra) == 0
+    flags = (out / "flags.txt").read_text()
+    assert f"--data_dir={folder}" in flags and "--label_issues=true" in flags
+    noise = json.loads((out / "label_noise.json").read_text())
+    assert noise["class_names"] == list(CLASSES) and "worth a look" in noise["caveat"]
+    if extra:
+        np.testing.assert_allclose(np.load(out / "pred_probs.npy"), probabilities, atol=1e-6)
+        assert {row["record"] for row in rows_of(out)[:3]} <= WRONG
 
 
-def test_features_without_label_issues_are_refused(capsys):
-    assert check.main(["check", "--features=x.npy"]) == 2
+def test_equal_images_with_two_labels_are_listed(tmp_path):
+    images = {f"train/{CLASSES[row % 2]}/{row}.png": png(DIGITS.images[row] * 16)
+              for row in range(36)}
+    images["train/bird/copy.png"] = images["train/cat/3.png"]
+    for name in CLASSES[:2]:
+        images[f"test/{name}/0.png"] = png(DIGITS.images[50] * 16 + (name == "cat"))
+    folder = tree(tmp_path / "images", images)
+    features = tmp_path / "features.npy"
+    np.save(features, np.random.default_rng(0).normal(size=[37, 8]))
+    assert run(folder, tmp_path / "out", "--image_size=32", f"--features={features}") == 0
+    with open(tmp_path / "out/duplicates.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert {row["record"], row["other_record"]} == {"train/cat/3.png", "train/bird/copy.png"}
+    assert row["kind"] == "two labels"
+
+
+@pytest.mark.parametrize("flag", ["features", "pred_probs"])
+def test_arrays_without_label_issues_are_refused(capsys, flag):
+    assert check.main(["check", f"--{flag}=x.npy"]) == 2
     assert "Add --label_issues" in capsys.readouterr().err

@@ -240,6 +240,6 @@ def test_clothing_mini_config_trains_on_shards_and_exports(
     encoded = (release / "images/0/00/00,0.jpg").read_bytes()
     prediction = model.signatures["serving_default"](tf.constant([encoded]))
     assert prediction["class_name"][0].numpy().decode() in CLASSES
-    assert "images/0/00/00,0.jpg" in (output_dir / "suspects.csv").read_text()
+    assert "images/0/00/00,0.jpg" in (output_dir / "label_issues.csv").read_text()
     results = json.loads((output_dir / "results.json").read_text())
     assert results["noise"]["realized_rate"] is None

@@ -105,22 +105,78 @@ def test_noise_table_agrees_with_the_realized_rate(finished):
         assert row["given_class"] == row["given_label"]
 
 
-def test_suspects_are_sorted_by_the_probability_of_the_given_label(finished):
-    rows = read_table(finished / "suspects.csv")
-    probabilities = [float(row["probability_of_given"]) for row in rows]
-    assert len(rows) == 200
-    assert probabilities == sorted(probabilities)
+def test_every_image_is_judged_most_suspicious_first(finished):
+    rows = read_table(finished / "label_issues.csv")
+    scores = [float(row["label_score"]) for row in rows]
+    assert scores == sorted(scores)
+    data = load_examples(Config(train_examples=200, batch_size=32))
+    assert len(rows) == 200 + len(data.validation) + len(data.test)
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert len({row["id"] for row in rows}) == len({row["record"] for row in rows}) == len(rows)
 
 
-def test_noise_table_and_suspects_join_on_id(finished):
+def test_label_issues_have_the_given_label_of_the_data(finished):
+    """Accuracy is measured on true labels, but the given ones are judged."""
+    given = load_examples(Config(train_examples=200, batch_size=32)).given
+    rows = {int(row["id"]): row for row in read_table(finished / "label_issues.csv")}
+    for name, split in given.items():
+        for id_, label, true in zip(split.ids, split.labels, split.true_labels):
+            row = rows[id_]
+            assert (row["split"], int(row["given_label"])) == (name, label)
+            assert int(row["true_label"]) == true
+    assert (given["validation"].labels != given["validation"].true_labels).any()
+
+
+def test_noise_table_and_label_issues_join_on_id(finished):
     noise = {row["id"]: row for row in read_table(finished / "noise.csv")}
-    suspects = {row["id"]: row for row in read_table(finished / "suspects.csv")}
-    assert noise.keys() == suspects.keys()
-    for key, suspect in suspects.items():
+    issues = {row["id"]: row for row in read_table(finished / "label_issues.csv")}
+    assert noise.keys() == {key for key, row in issues.items() if row["split"] == "train"}
+    for key, row in noise.items():
         for column in ("record", "given_label", "given_class"):
-            assert suspect[column] == noise[key][column]
-        assert int(suspect["predicted_label"]) in range(10)
-        assert suspect["predicted_class"] == suspect["predicted_label"]
+            assert issues[key][column] == row[column]
+        assert issues[key]["predicted_class"] == issues[key]["predicted_label"]
+
+
+def test_filter_column_agrees_with_the_probability_of_the_given_label(finished):
+    rows = read_table(finished / "label_issues.csv")
+    for row in rows:
+        kept = str(float(row["probability_of_given"]) > .05) if row["split"] == "train" else ""
+        assert row["filter_kept"] == kept
+    kept = sum(row["filter_kept"] == "True" for row in rows)
+    assert kept == read_results(finished)["exported_filter"]["kept"]
+
+
+def test_arrays_of_a_run_are_in_the_order_of_the_records(finished):
+    records = read_table(finished / "records.csv")
+    probabilities = np.load(finished / "pred_probs.npy")
+    assert len(probabilities) == len(np.load(finished / "features.npy")) == len(records)
+    rows = {row["id"]: row for row in read_table(finished / "label_issues.csv")}
+    for record, row in zip(records, probabilities):
+        issue = rows[record["id"]]
+        assert int(issue["predicted_label"]) == row.argmax()
+        assert float(issue["probability_of_given"]) == pytest.approx(
+            row[int(issue["given_label"])], abs=1e-6)
+
+
+def test_results_state_how_well_wrong_labels_are_found(finished):
+    results = read_results(finished)
+    rows = read_table(finished / "label_issues.csv")
+    detection = results["detection"]
+    assert detection["wrong"] == sum(row["given_label"] != row["true_label"] for row in rows)
+    assert 0 <= detection["auroc"] <= 1 and set(detection["splits"]) == {
+        "train", "validation", "test"}
+    assert results["label_issues"]["flagged"] == sum(
+        row["is_label_issue"] == "True" for row in rows)
+    noise = results["label_noise"]
+    low, high = noise["interval"]
+    assert low <= noise["estimated_rate"] <= high and noise["images"] == 200
+
+
+def test_end_of_a_run_names_the_label_issues_first(finished, capsys):
+    assert run(f"--output_dir={finished}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "labels are worth a look" in lines[1]
+    assert "look:" in lines[2] and f"mlnt_tf.relabel {finished} --corrections=" in lines[3]
 
 
 def test_every_stage_stores_networks_and_logs(finished):

@@ -68,7 +68,7 @@ def test_only_the_chief_logs(finished):
 def test_only_the_chief_writes(finished):
     output_dir, _ = finished
     files = {path.name for path in output_dir.iterdir()}
-    assert {"results.json", "suspects.csv", "noise.csv", "saved_model", "iteration_1"} <= files
+    assert {"results.json", "label_issues.csv", "noise.csv", "saved_model", "iteration_1"} <= files
     assert len(list(output_dir.glob("iteration_1/train/events.*"))) == 1
 
 

@@ -10,7 +10,7 @@ from mlnt_tf.config.data import (
 from mlnt_tf.config.devices import DeviceSettings, OutputSettings
 from mlnt_tf.config.errors import (
     DataLost, DiskError, NonFiniteLoss, OutOfMemory, Terminated, UserError, WorkerLost)
-from mlnt_tf.config.label_issues import LabelIssueSettings
+from mlnt_tf.config.label_issues import IssueScoreSettings, LabelIssueSettings
 from mlnt_tf.config.meta import ConsistencySettings, MetaSettings
 from mlnt_tf.config.methods import (
     PRIORS, TRANSITIONS, CnnCrfSettings, ElrSettings, GceSettings, JointSettings, LogisticSettings,
@@ -31,8 +31,8 @@ SECTIONS = (  # In the order of --help and flags.txt.
     RecipeSettings, DataSettings, NoiseSettings, NetworkSettings, RunSettings, WarmUpSettings,
     IterationSettings, RepairSettings, MetaSettings, ConsistencySettings, UpdateSettings,
     ScheduleSettings, LossSettings, TeacherSettings, TransitionSettings, PriorSettings, GceSettings,
-    ElrSettings, LogisticSettings,
-    JointSettings, CnnCrfSettings, DeviceSettings, OutputSettings)
+    ElrSettings, LogisticSettings, JointSettings, CnnCrfSettings, IssueScoreSettings,
+    DeviceSettings, OutputSettings)
 
 
 # `check` has one more section, which no run reads.

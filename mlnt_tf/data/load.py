@@ -33,6 +33,8 @@ class Examples:
       injected_matrix: float64 [classes, classes], the transition matrix p(given | true) of the
         injected noise. None if no noise was injected, or if the data set has noise of its own.
       unlabeled: `Split` of images without a label, which are only scored, or None.
+      given: dict of split name to `Split`, the same images with their given labels and with ids
+        that are unique over all splits; see `given_splits`.
     """
 
     train: splits.Split
@@ -44,6 +46,7 @@ class Examples:
     steps_per_epoch: int
     injected_matrix: np.ndarray = None
     unlabeled: splits.Split = None
+    given: dict = None
 
     @property
     def realized_rate(self):
@@ -108,6 +111,7 @@ def build_examples(source, config):
             symmetric_includes_true=config.symmetric_includes_true)
     train, validation = _split_with_noise(source, matrix, config)
     train = splits.subset(train, config.train_examples, seed=config.seed)
+    given = given_splits(source, train, validation)
     steps_per_epoch = config.steps_per_epoch or len(train) // config.batch_size
     _check_sizes(config, len(train), steps_per_epoch)
     if config.validation_labels == "clean":
@@ -117,11 +121,37 @@ def build_examples(source, config):
         class_names=source.class_names, bad_images=source.bad_images,
         preprocess=build_preprocess(config, train.images), steps_per_epoch=steps_per_epoch,
         injected_matrix=matrix if source_is_clean(source.train) else None,
-        unlabeled=source.unlabeled)
+        unlabeled=source.unlabeled, given=given)
     _warn_of_missing_classes(examples)
     _warn_of_shared_images(examples)
     _log_summary(examples, config)
     return examples
+
+
+def given_splits(source, train, validation=None):
+    """Returns {name: Split} with the given labels and with ids that are unique over all splits.
+
+    The ids of training examples stay, because noise depends on them. Those of a split that the
+    source provides are moved behind them if they overlap.
+
+    Args:
+      source: `Source`.
+      train: `Split`, some or all training examples of the source with their given labels.
+      validation: `Split` with given labels, held out of the training examples or provided by the
+        source. None or an empty one is left out.
+    """
+    named = {"train": train}
+    used = source.train.ids
+    for name, split in {"validation": validation, "test": source.test}.items():
+        if split is None or not len(split):
+            continue
+        if name == "test" or source.validation is not None:
+            if np.isin(split.ids, used).any():
+                moved = split.ids + used.max() + 1 - split.ids.min()
+                split = dataclasses.replace(split, ids=moved)
+            used = np.concatenate([used, split.ids])
+        named[name] = split
+    return named
 
 
 def _split_with_noise(source, matrix, config):

@@ -1,10 +1,11 @@
-"""Tables and summary of a run: noise.csv, bad_images.csv, suspects.csv and results.json."""
+"""Tables and summary of a run: noise.csv, bad_images.csv, label issues and results.json."""
 
 import keras
 import numpy as np
+from absl import logging
 
-from mlnt_tf.config import WITHOUT_EFFECT
-from mlnt_tf.experiment import record
+from mlnt_tf.config import WITHOUT_EFFECT, UserError
+from mlnt_tf.experiment import issue_files, label_issues, record
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
 from mlnt_tf.labels.filter import (
@@ -13,7 +14,7 @@ from mlnt_tf.labels.filter import (
     resolve_tau,
     select_trusted,
 )
-from mlnt_tf.models import predict
+from mlnt_tf.review.page import write_review_page
 
 
 def write_data_tables(run):
@@ -24,8 +25,8 @@ def write_data_tables(run):
         atomic.write_csv(run.path / "bad_images.csv", ("record", "reason"), examples.bad_images)
 
 
-def write_suspects_and_summarize(run, exported):
-    """Writes suspects.csv, and returns the contents of results.json.
+def judge_and_summarize(run, exported):
+    """Writes the label issues, and returns the contents of results.json.
 
     Args:
       run: the `Run`, with all stages finished.
@@ -36,11 +37,15 @@ def write_suspects_and_summarize(run, exported):
     """
     config, examples = run.config, run.examples
     train = examples.train
-    network = exported.load()
-    probabilities = predict.predict_probabilities(network, run.training_images())
-    write_suspects(run.path / "suspects.csv", probabilities, examples)
-    probability = probability_of_labels(train.labels, probabilities)
-    trusted = select_trusted(probability, resolve_tau(config.tau, probability))
+    judged, probabilities = label_issues.judge_run(run, exported.load())
+    probability = probability_of_labels(train.labels, probabilities[:len(train)])
+    tau = resolve_tau(config.tau, probability)
+    issues = {"label_issues": None, "detection": None, "label_noise": None}
+    if judged is not None:
+        extra = issue_columns(judged, probabilities, tau)
+        issues = issue_files.write_issues(run.path, judged, examples, extra)
+        write_page(run)
+    trusted = select_trusted(probability, tau)
     # Stages of an earlier version have no peak_memory_mb.
     peaks = [stage.result.get("peak_memory_mb", 0) for stage in run.stages]
     return {
@@ -59,8 +64,18 @@ def write_suspects_and_summarize(run, exported):
         **summarize_stages(run.stages, exported),
         **run.report,
         "exported_filter": filter_statistics(trusted, train.labels, train.true_labels),
+        **issues,
         "peak_memory_mb": max(host.peak_memory_mb(), *peaks),
         "versions": host.versions()}
+
+
+def write_page(run):
+    """Writes review.html. A page that cannot be written is a warning, since the run has finished.
+    """
+    try:
+        write_review_page(run.path, run.examples.given, run.examples.class_names)
+    except UserError as error:
+        logging.warning("review.html is not written: %s", error)
 
 
 def summarize_stages(stages, exported):
@@ -103,7 +118,7 @@ def write_noise_table(path, examples):
     """Writes noise.csv: the true and the given label of each training example.
 
     Labels are class numbers in the columns `*_label` and class names in `*_class`. Unknown true
-    labels are empty. The table joins suspects.csv on `id`.
+    labels are empty. The table joins label_issues.csv on `id`.
 
     Args:
       path: pathlib.Path of the file.
@@ -119,26 +134,20 @@ def write_noise_table(path, examples):
     atomic.write_csv(path, header, rows)
 
 
-def write_suspects(path, probabilities, examples):
-    """Writes suspects.csv: the training examples, sorted by the probability of the given label.
-
-    The least probable given label comes first.
+def issue_columns(judged, probabilities, tau):
+    """Returns the columns of label_issues.csv that depend on the exported network.
 
     Args:
-      path: pathlib.Path of the file.
-      probabilities: float32 [n, classes], predictions of the exported network for the training
-        examples, which it was trained on.
-      examples: `Examples`.
+      judged: `Judged`.
+      probabilities: float32 [n, classes], predictions of the exported network.
+      tau: float, the threshold of the filter.
+
+    Returns:
+      dict of "probability_of_given", float [n], and "filter_kept": whether the filter of
+      section 3.3 would keep the training image, empty for other splits.
     """
-    train, names = examples.train, examples.class_names
-    records = train.record_names()
-    probability_of_given = probability_of_labels(train.labels, probabilities)
-    predictions = probabilities.argmax(axis=1)
-    rows = []
-    for row in np.argsort(probability_of_given, kind="stable"):
-        given, predicted = train.labels[row], predictions[row]
-        rows.append((train.ids[row], records[row], given, names[given], predicted,
-                     names[predicted], f"{probability_of_given[row]:.6f}"))
-    header = ("id", "record", "given_label", "given_class", "predicted_label", "predicted_class",
-              "probability_of_given")
-    atomic.write_csv(path, header, rows)
+    probability_of_given = probability_of_labels(judged.columns["given_label"], probabilities)
+    kept = select_trusted(probability_of_given, tau)
+    is_train = judged.split_names == "train"
+    return {"probability_of_given": probability_of_given,
+            "filter_kept": np.where(is_train, kept.astype(str), "")}

@@ -1,4 +1,4 @@
-"""How well scores, flags and suggestions find wrong labels, where the truth is known. Pure NumPy."""
+"""How well wrong labels are found, compared with the true ones. Pure NumPy."""
 
 import numpy as np
 from scipy.stats import rankdata

@@ -1,11 +1,11 @@
-"""How many labels are wrong: the estimate for results.json, and the rate of an audit. Pure NumPy."""
+"""How many labels are wrong: an estimate, and the rate found by an audit. Pure NumPy."""
 
 import math
 
 from mlnt_tf.labels import confusion
 
 Z = 1.959964  # A 95 % interval.
-# Where the truth was known, the estimate exceeded it by −0.01 to 0.12: configs/results/label_issues.
+# Where the truth was known, the estimate exceeded it by −0.01 to 0.12 (results/label_issues).
 TOO_HIGH, TOO_LOW = 0.12, 0.01
 MAX_PAIRS = 20
 CAVEAT = ("The estimate counts errors of the classifier as wrong labels. On data without wrong "

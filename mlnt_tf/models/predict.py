@@ -1,5 +1,6 @@
 """Predictions and features of a network on un-augmented images, on any number of replicas."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,7 +19,11 @@ def predict_probabilities(network, batches):
       batches: `tf.data.Dataset` of un-augmented batches {"id", "image"}. A single replica does not
         need "id".
     """
-    logits = predict_batches(network, batches)
+    return softmax(predict_batches(network, batches))
+
+
+def softmax(logits):
+    """Returns the probabilities of logits [n, classes]."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -76,6 +81,18 @@ def write_outputs(network, batches, path, *, count, task="outputs"):
     table.flush()
 
 
+def features_and_logits(network):
+    """Returns a model of an image's [features, logits], for both in one pass; both are float32.
+
+    Args:
+      network: as for `predict_probabilities`. Features are those of the penultimate layer.
+    """
+    with network.distribute_strategy.scope():
+        features = feature_extractor(network).outputs[0]
+        logits = keras.ops.cast(network.outputs[0], "float32")
+        return keras.Model(network.inputs, [features, logits])
+
+
 def predict_batches(network, batches):
     """Returns the network's outputs in evaluation mode, in the order of the data: float32 [n, ...].
 
@@ -91,7 +108,8 @@ def predict_batches(network, batches):
 def iterate_outputs(network, batches):
     """Yields the outputs batch by batch, in evaluation mode: float32 [batch, ...].
 
-    With several replicas, they share each batch, and padding rows (id -1) are dropped.
+    With several replicas, they share each batch, and padding rows (id -1) are dropped. A network
+    with several outputs yields a list of them.
     """
     strategy = network.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
@@ -101,9 +119,10 @@ def iterate_outputs(network, batches):
 
     def predict_part(batch):
         context = tf.distribute.get_replica_context()
-        outputs = tf.cast(network(batch["image"], training=False), tf.float32)
-        ids = tf.identity(batch["id"])
-        return context.all_gather(outputs, axis=0), context.all_gather(ids, axis=0)
+        outputs = tf.nest.map_structure(
+            lambda output: context.all_gather(tf.cast(output, tf.float32), axis=0),
+            network(batch["image"], training=False))
+        return outputs, context.all_gather(tf.identity(batch["id"]), axis=0)
 
     @tf.function
     def predict_global_batch(batch):
@@ -111,6 +130,7 @@ def iterate_outputs(network, batches):
 
     for batch in strategy.experimental_distribute_dataset(batches):
         # After all_gather, every replica has the complete batch.
-        outputs, ids = (strategy.experimental_local_results(value)[0].numpy()
-                        for value in predict_global_batch(batch))
-        yield outputs[ids >= 0]
+        outputs, ids = tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0].numpy(),
+            predict_global_batch(batch))
+        yield tf.nest.map_structure(lambda output: output[ids >= 0], outputs)
