@@ -44,6 +44,7 @@ setuptools.setup(
         "mlnt-check = mlnt_tf.check:main",
         "mlnt-compare = mlnt_tf.compare.__main__:main",
         "mlnt-report = mlnt_tf.report:main",
+        "mlnt-relabel = mlnt_tf.relabel:main",
         "mlnt-prepare = mlnt_tf.prepare:main",
         "mlnt-review = mlnt_tf.review.__main__:main",
         "mlnt-benchmark = mlnt_tf.benchmark.__main__:main",

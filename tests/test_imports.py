@@ -16,7 +16,8 @@ LAYERS = [
     ("mlnt_tf.data",), ("mlnt_tf.hardware", "mlnt_tf.report"),
     ("mlnt_tf.training", "mlnt_tf.serving", "mlnt_tf.review"), ("mlnt_tf.experiment",),
     ("mlnt_tf.methods",), ("mlnt_tf.runner",), ("mlnt_tf.train", "mlnt_tf.python_api"),
-    ("mlnt_tf.benchmark",), ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.prepare"),
+    ("mlnt_tf.benchmark",),
+    ("mlnt_tf.check", "mlnt_tf.review.__main__", "mlnt_tf.relabel", "mlnt_tf.prepare"),
     ("mlnt_tf.compare",)]
 MAX_COLUMNS = 100
 MAX_LINES = 340
