@@ -80,7 +80,8 @@ def write_label_issues(config):
     with issue_files.open_directory(config) as directory:
         source = load_source(dataclasses.replace(config, max_bad_images=1.0))
         judged = label_issues.find_issues(source, config)
-        summary = issue_files.write_issues(directory, judged, source)
+        column, _ = label_issues.apply_verdicts(judged, config)
+        summary = issue_files.write_issues(directory, judged, source, column)
         write_review_page(directory, judged.splits, source.class_names)
         # Written last: `review` and `relabel` take a directory with flags.txt for a complete one.
         atomic.write_text(directory / record.FLAGS_FILE, flags.flag_file(config))

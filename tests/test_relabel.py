@@ -242,7 +242,7 @@ def test_columns_rows_paths_and_splits_of_ones_own_table_are_kept(table, capsys)
 
 
 def test_paths_lead_to_the_same_files_from_another_directory(table):
-    _, rows = table.relabel((0, "a b.png", "cat", "dog", "correct", "review")), None
+    table.relabel((0, "a b.png", "cat", "dog", "correct", "review"))
     with open(table.directory.parent / "labels.csv", newline="") as file:
         paths = [row["file"] for row in csv.DictReader(file)]
     assert all((table.directory.parent / path).is_file() for path in paths)

@@ -18,6 +18,7 @@ import tensorflow as tf
 from mlnt_tf import train
 from mlnt_tf.config import Config
 from mlnt_tf.data.load import load_examples
+from mlnt_tf.experiment import issue_panels
 
 import kill
 
@@ -198,6 +199,15 @@ def test_tensorboard_has_losses_rates_and_accuracies(finished):
     names = ("loss", "consistency", "learning_rate", "meta_rate", "ema_decay", "lambda",
              "accuracy", "true_accuracy")
     assert {f"epoch_{name}" for name in names} <= set(events.Tags()["tensors"])
+
+
+def test_tensorboard_shows_suspects_and_the_confusion_once(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "label_issues"))
+    events.Reload()
+    for tag in (issue_panels.SUSPECTS_TAG, issue_panels.CONFUSION_TAG):
+        assert len(events.Tensors(tag)) == 1
 
 
 def test_exported_network_has_the_reported_test_accuracy(finished):

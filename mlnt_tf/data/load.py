@@ -162,7 +162,13 @@ def _split_with_noise(source, matrix, config):
     """
     train = inject_noise(source.train, matrix, config)
     if source.validation is None:
-        return splits.hold_out(train, fraction=config.validation_fraction, seed=config.seed)
+        train, validation = splits.hold_out_known_first(
+            train, fraction=config.validation_fraction, seed=config.seed)
+        num_known = int((validation.true_labels >= 0).sum())
+        if 0 < num_known and (train.true_labels < 0).any():
+            logging.info("Of the %d validation examples, %d have a known true label. Such examples "
+                         "are held out first.", len(validation), num_known)
+        return train, validation
     validation = inject_noise(
         source.validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)
     return train, validation

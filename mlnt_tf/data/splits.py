@@ -135,6 +135,37 @@ def hold_out(split, *, fraction, seed, salt=HOLD_OUT_SALT):
     return remaining, held_out
 
 
+def hold_out_known_first(split, *, fraction, seed):
+    """Holds out examples with a known true label before others, if only some labels are known.
+
+    A class keeps at least one training example. Args, returns and errors are those of `hold_out`.
+    """
+    is_known = split.true_labels >= 0
+    count = max(round(fraction * len(split)), 1)
+    if not is_known.any() or is_known.all():
+        return hold_out(split, fraction=fraction, seed=seed)
+    known = split.take(np.flatnonzero(is_known))
+    if count < len(known):
+        try:
+            chosen = hold_out(known, fraction=count / len(known), seed=seed)[1].ids
+        except UserError:  # No class has two known labels.
+            return hold_out(split, fraction=fraction, seed=seed)
+    else:
+        others = split.take(np.flatnonzero(~is_known))
+        chosen = known.ids
+        if count > len(known):
+            missing = (count - len(known)) / len(others)
+            chosen = np.concatenate([chosen, hold_out(others, fraction=missing, seed=seed)[1].ids])
+    is_held_out = np.isin(split.ids, chosen)
+    units = find_units(split)
+    if units is not None:
+        is_held_out = np.isin(units, units[is_held_out])
+    labels = split.with_true_labels().labels
+    for label in np.setdiff1d(labels, labels[~is_held_out]):
+        is_held_out[np.flatnonzero(labels == label)[0]] = False
+    return split.take(np.flatnonzero(~is_held_out)), split.take(np.flatnonzero(is_held_out))
+
+
 def find_units(split):
     """Returns which examples must not be separated.
 

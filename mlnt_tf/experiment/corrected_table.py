@@ -198,7 +198,10 @@ def read_verdicts(config):
     if config.dataset != "csv":
         return {}
     columns, table = Columns.of(config), pathlib.Path(config.data_dir)
-    header, rows = read_table(table, "--data_dir")
+    try:
+        header, rows = read_table(table, "--data_dir")
+    except UserError:  # Another kind of table, such as one with semicolons.
+        return {}
     if not set(ADDED) <= set(header) or columns.path not in header:
         return {}
     root, found = table.resolve().parent, {}

@@ -38,12 +38,13 @@ def network_outputs(run, network):
       network: a network on every device.
     """
     both = predict.features_and_logits(network)
-    given = run.examples.given
-    count = sum(map(len, given.values()))
+    # With a frozen body, the network is a head, and its input are the features of these splits.
+    splits = [getattr(run.examples, name) for name in run.examples.given]
+    count = sum(map(len, splits))
     features = new_table(run.path, count, both.outputs[0].shape[-1])
     probabilities = np.empty([count, len(run.examples.class_names)], np.float32)
     start = 0
-    for split in given.values():
+    for split in splits:
         batches = run.examples.batches(split, run.config, multiple=run.devices.replicas)
         for rows, logits in predict.iterate_outputs(both, batches):
             stop = start + len(rows)
@@ -54,10 +55,21 @@ def network_outputs(run, network):
 
 
 def features_before_training(run):
-    """Returns the features of a run's images from its network at the pretrained weights."""
-    network = run.examples.new_network(run.config)
-    return _extract(network, run.examples.given, run.path,
-                    lambda split: run.examples.batches(split, run.config))
+    """Returns the features of a run's images from its network at the pretrained weights.
+
+    A run that has computed them already, for a frozen body or a probe, reads them again.
+    """
+    given = run.images.given
+    if run.devices.workers > 1:  # The chief is alone here.
+        return _extract(run.images.new_network(run.config), given, run.path,
+                        lambda split: run.images.batches(split, run.config))
+    parts = [run.features[name] for name in given]
+    table = new_table(run.path, sum(map(len, parts)), parts[0].shape[1])
+    start = 0
+    for part in parts:
+        table[start:start + len(part)] = part
+        start += len(part)
+    return table
 
 
 def pretrained_features(splits, directory):

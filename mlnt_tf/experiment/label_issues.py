@@ -14,7 +14,7 @@ from absl import logging
 from mlnt_tf.config import UserError
 from mlnt_tf.data import noise
 from mlnt_tf.data.load import build_examples, given_splits, inject_noise
-from mlnt_tf.experiment import issue_features
+from mlnt_tf.experiment import corrected_table, issue_features
 from mlnt_tf.labels import issues
 from mlnt_tf.labels.probe import fit_probe, fit_projection
 from mlnt_tf.models import predict, pretrained
@@ -119,6 +119,28 @@ def find_issues(source, config):
                         "--features or --pred_probs.") from error
 
 
+def apply_verdicts(judged, config):
+    """Unflags the labels that a person has reviewed, if the data are a table of `relabel`.
+
+    Args:
+      judged: `Judged`. Its column is_label_issue is changed.
+      config: a Config.
+
+    Returns:
+      (dict with the column "verdict" of label_issues.csv, which is empty for images that nobody has
+      reviewed, or an empty dict if no image has a verdict; counts of `count_verdicts` or None).
+    """
+    verdicts = corrected_table.read_verdicts(config)
+    records = [record for split in judged.splits.values() for record in split.record_names()]
+    counts = corrected_table.count_verdicts(verdicts, records)
+    if counts is None:
+        return {}, None
+    reviewed = [verdicts.get(record, {}) for record in records]
+    column = [entry["verdict"] if entry.get("reviewed") else "" for entry in reviewed]
+    judged.columns["is_label_issue"] &= np.array(column) == ""
+    return {"verdict": column}, counts
+
+
 def choose_recipe(config, examples):
     """Returns "probe" or "network", the recipe of a run.
 
@@ -156,7 +178,7 @@ def judge_run(run, network):
       (`Judged` or None, probabilities of the network, float32 [n, classes]). None on workers that
       are not the chief, and with a warning if the images cannot be judged.
     """
-    config, examples = run.config, run.examples
+    config, examples = run.config, run.images
     recipe = choose_recipe(config, examples)
     features, probabilities = issue_features.network_outputs(run, network)
     if not run.devices.is_chief:

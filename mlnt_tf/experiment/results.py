@@ -5,7 +5,13 @@ import numpy as np
 from absl import logging
 
 from mlnt_tf.config import WITHOUT_EFFECT, UserError
-from mlnt_tf.experiment import issue_files, label_issues, record
+from mlnt_tf.experiment import (
+    corrected_table,
+    issue_files,
+    issue_panels,
+    label_issues,
+    record,
+)
 from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
 from mlnt_tf.labels.filter import (
@@ -18,11 +24,25 @@ from mlnt_tf.review.page import write_review_page
 
 
 def write_data_tables(run):
-    """Writes noise.csv and, if images cannot be decoded, bad_images.csv."""
+    """Writes noise.csv and, if images cannot be decoded, bad_images.csv. Logs corrected labels."""
     examples = run.examples
+    log_corrections(run)
     write_noise_table(run.path / "noise.csv", examples)
     if examples.bad_images:
         atomic.write_csv(run.path / "bad_images.csv", ("record", "reason"), examples.bad_images)
+
+
+def log_corrections(run):
+    """Logs what `relabel` has changed in the table that a run reads."""
+    verdicts = corrected_table.read_verdicts(run.config)
+    records = [record for split in run.images.given.values() for record in split.record_names()]
+    counts = corrected_table.count_verdicts(verdicts, records)
+    if counts:
+        logging.info(
+            "%s: %d labels have been reviewed (%d corrected, %d confirmed, %d undecided), and %d "
+            "were replaced by suggestions. Reviewed labels count as true ones.",
+            run.config.data_dir, *[counts[name] for name in (
+                "reviewed", "corrected", "kept", "undecided", "auto")])
 
 
 def judge_and_summarize(run, exported):
@@ -40,10 +60,12 @@ def judge_and_summarize(run, exported):
     judged, probabilities = label_issues.judge_run(run, exported.load())
     probability = probability_of_labels(train.labels, probabilities[:len(train)])
     tau = resolve_tau(config.tau, probability)
-    issues = {"label_issues": None, "detection": None, "label_noise": None}
+    issues = {"label_issues": None, "detection": None, "label_noise": None, "corrections": None}
     if judged is not None:
-        extra = issue_columns(judged, probabilities, tau)
-        issues = issue_files.write_issues(run.path, judged, examples, extra)
+        verdict_column, issues["corrections"] = label_issues.apply_verdicts(judged, config)
+        extra = issue_columns(judged, probabilities, tau) | verdict_column
+        issues |= issue_files.write_issues(run.path, judged, examples, extra)
+        issue_panels.write_panels(run.path, judged, examples.class_names)
         write_page(run)
     trusted = select_trusted(probability, tau)
     # Stages of an earlier version have no peak_memory_mb.
@@ -73,7 +95,7 @@ def write_page(run):
     """Writes review.html. A page that cannot be written is a warning, since the run has finished.
     """
     try:
-        write_review_page(run.path, run.examples.given, run.examples.class_names)
+        write_review_page(run.path, run.images.given, run.examples.class_names)
     except UserError as error:
         logging.warning("review.html is not written: %s", error)
 
