@@ -5,6 +5,7 @@ The original data are never changed. Neither is anything written if a correction
 
 import collections
 import contextlib
+import csv
 import json
 import os
 import pathlib
@@ -70,7 +71,7 @@ def relabel(argv):
             stack.enter_context(_new_tree(tree, rows, columns, copy=arguments.copy))
         output.parent.mkdir(parents=True, exist_ok=True)
         names = _write_class_names(output, config, class_names)
-        atomic.write_csv(output, header, ([row[name] for name in header] for row, _ in rows))
+        _write_table(output, header, rows)
     _print_summary(rows, counts, arguments, output)
     _print_audit(corrections)
     print("Train on the corrected labels:\n  "
@@ -108,7 +109,8 @@ def read_run(directory):
                          settings=config_class(CHECK_SECTIONS))
     _, records = read_table(directory / RECORDS_FILE)
     _, rows = read_table(directory / ISSUES_FILE)
-    by_id = {row["id"]: row for row in rows}
+    by_id = {row["id"]: {name: atomic.stored_cell(cell) for name, cell in row.items()}
+             for row in rows}
     try:
         issues = {record["id"]: by_id[record["id"]] for record in records}
         class_names = _class_names(directory)
@@ -180,6 +182,15 @@ def _new_tree(tree, rows, columns, *, copy):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _write_table(output, header, rows):
+    """Writes the table as --dataset=csv reads it: cells like formulas are not marked."""
+    with (atomic.replacing(output) as scratch,
+          open(scratch, "w", newline="", encoding="utf-8") as file):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([row[name] for name in header] for row, _ in rows)
+
+
 def _write_class_names(output, config, class_names):
     """Returns the path of a file with the class names, which keeps their order and empty classes.
 
@@ -222,8 +233,8 @@ def _print_audit(corrections):
     low, high = wilson_interval(wrong, judged)
     others = sum(audited.values()) - judged
     left_out = f" {others} without a verdict of right or wrong are left out." if others else ""
-    print(f"Audit: {wrong} of {judged} labels drawn at random are wrong, {wrong / judged:.1%} (95 % "
-          f"interval {low:.1%} to {high:.1%}).{left_out}")
+    print(f"Audit: {wrong} of {judged} labels drawn at random are wrong, {wrong / judged:.1%} "
+          f"(95 % interval {low:.1%} to {high:.1%}).{left_out}")
 
 
 def _next_command(directory, config, output, names):

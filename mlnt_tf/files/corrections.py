@@ -1,4 +1,4 @@
-"""Reads corrections.csv, the verdicts of a person on labels, and checks them against label_issues.csv.
+"""Reads corrections.csv, the verdicts of a person on labels, and checks them against a run.
 
 This module does not import TensorFlow.
 """
@@ -7,6 +7,7 @@ import csv
 import dataclasses
 
 from mlnt_tf.config import UserError
+from mlnt_tf.files.atomic import stored_cell
 from mlnt_tf.files.cells import restore_cell
 
 COLUMNS = ("id", "record", "given_label", "corrected_label", "verdict", "sample")
@@ -110,16 +111,19 @@ def _check_row(place, row, issues, class_names):
         raise UserError(f"{place} has the id {key!r}, which this run does not have. Take the "
                         "corrections of this RUN.")
     for column, name in (("record", "record"), ("given_label", "given_class")):
-        if row[column] != issue[name]:
-            raise UserError(f"{place} has the {column} {row[column]!r}, but the image {key} of this "
-                            f"run has {issue[name]!r}. Take the corrections of this RUN.")
+        # The page may show a cell as the tables of the run hold it, safe for spreadsheets.
+        if issue[name] not in (row[column], stored_cell(row[column])):
+            raise UserError(f"{place} has the {column} {row[column]!r}, but the image {key} of "
+                            f"this run has {issue[name]!r}. Take the corrections of this RUN.")
     if verdict not in VERDICTS:
         raise UserError(f"{place} has the verdict {row['verdict']!r}. Write one of "
                         f"{', '.join(VERDICTS)}.")
     sample = row.get("sample", "").strip() or "review"
     if sample not in SAMPLES:
         raise UserError(f"{place} has the sample {sample!r}. Write {' or '.join(SAMPLES)}.")
-    given, label = row["given_label"], row["corrected_label"]
+    given, label = issue["given_class"], row["corrected_label"]
+    if label not in class_names:
+        label = stored_cell(label)
     if verdict == "keep":
         if label not in ("", given):
             raise UserError(f"{place} keeps the label {given!r} and corrects it to {label!r}. "
