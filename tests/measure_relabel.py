@@ -24,7 +24,7 @@ import tempfile
 
 import numpy as np
 
-from measure_label_issues import Task
+from measure_label_issues import Task, cell
 from mlnt_tf.labels import issues, probe
 
 COLUMNS = ["data", "classifier", "seed", "auto", "first_accuracy", "second_accuracy", "replaced",
@@ -77,13 +77,6 @@ def row(true, given, labels, replaced, *, first, second):
     return {"first_accuracy": first, "second_accuracy": second, "replaced": int(replaced.sum()),
             "images": len(true), "replaced_right": right, "wrong_before": (given != true).mean(),
             "wrong_after": (labels != true).mean()}
-
-
-def cell(value):
-    """Returns the text of a value: four decimals, empty where a figure is undefined."""
-    if not isinstance(value, float):
-        return value
-    return "" if np.isnan(value) else f"{value:.4f}"
 
 
 def main(argv=None):

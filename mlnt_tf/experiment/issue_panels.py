@@ -12,6 +12,9 @@ DIRECTORY = "label_issues"  # Below the run's directory, as one directory of eve
 SUSPECTS_TAG = "label_issues/most_suspicious"
 CONFUSION_TAG = "label_issues/given_and_predicted"
 ROWS, COLUMNS = 5, 6
+TILE, TEXT_HEIGHT = 112, 28  # Pixels of an image's longer side, and of the text above it.
+CELL_WIDTH, CELL_HEIGHT = TILE + 24, TILE + TEXT_HEIGHT + 6
+DPI = 100
 MAX_NAME = 16  # Characters of a class name.
 MAX_NAMED_CLASSES = 40  # With more classes, the axes of the confusion show numbers only.
 
@@ -46,17 +49,32 @@ def draw_suspects(judged, class_names):
     columns = judged.columns
     order = np.argsort(columns["label_score"], kind="stable")[:ROWS * COLUMNS]
     pixels = _pixels(judged, order)
-    figure = Figure(figsize=(2 * COLUMNS, 2.4 * ROWS), layout="constrained")
-    axes = figure.subplots(ROWS, COLUMNS).flat
-    for place, row in zip(axes, order):
-        image = pixels[row]
-        place.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+    # One picture with texts: an axes object per image would take seconds.
+    picture = np.full([ROWS * CELL_HEIGHT, COLUMNS * CELL_WIDTH, 3], 255, np.uint8)
+    figure = Figure(figsize=(picture.shape[1] / DPI, picture.shape[0] / DPI))
+    for place, row in enumerate(order):
+        top, left = place // COLUMNS * CELL_HEIGHT, place % COLUMNS * CELL_WIDTH
+        tile = _fitted(pixels[row])
+        corner = top + TEXT_HEIGHT, left + (CELL_WIDTH - tile.shape[1]) // 2
+        picture[corner[0]:corner[0] + len(tile), corner[1]:corner[1] + tile.shape[1]] = tile
         given, suggested = (_short(class_names[columns[name][row]])
                             for name in ("given_label", "suggested_label"))
-        place.set_title(f"{given} → {suggested}\n{columns['label_score'][row]:.3f}", fontsize=8)
-    for place in figure.axes:
-        place.axis("off")
+        figure.text((left + CELL_WIDTH / 2) / picture.shape[1], 1 - (top + 2) / picture.shape[0],
+                    f"{given} → {suggested}\n{columns['label_score'][row]:.3f}",
+                    ha="center", va="top", fontsize=7)
+    figure.figimage(picture)
     return _render(figure)
+
+
+def _fitted(image):
+    """Returns an image enlarged or reduced to a side of TILE pixels at most, uint8 [h, w, 3]."""
+    if image.shape[-1] == 1:
+        image = np.repeat(image, 3, axis=-1)
+    height, width = image.shape[:2]
+    scale = TILE / max(height, width)
+    rows = (np.arange(max(int(height * scale), 1)) / scale).astype(int)
+    columns = (np.arange(max(int(width * scale), 1)) / scale).astype(int)
+    return image[rows.clip(max=height - 1)][:, columns.clip(max=width - 1)]
 
 
 def draw_confusion(judged, class_names):
@@ -100,6 +118,6 @@ def _short(name):
 def _render(figure):
     """Returns a figure as uint8 [height, width, 3]."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=100)
-    width, height = (round(inches * 100) for inches in figure.get_size_inches())
+    figure.savefig(buffer, format="rgba", dpi=DPI)
+    width, height = (round(inches * DPI) for inches in figure.get_size_inches())
     return np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3]
