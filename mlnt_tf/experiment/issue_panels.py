@@ -15,7 +15,7 @@ ROWS, COLUMNS = 5, 6
 TILE, TEXT_HEIGHT = 112, 28  # Pixels of an image's longer side, and of the text above it.
 CELL_WIDTH, CELL_HEIGHT = TILE + 24, TILE + TEXT_HEIGHT + 6
 DPI = 100
-MAX_NAME = 16  # Characters of a class name.
+MAX_NAME = 11  # Characters of a class name.
 MAX_NAMED_CLASSES = 40  # With more classes, the axes of the confusion show numbers only.
 
 
