@@ -15,7 +15,7 @@ import sys
 
 from mlnt_tf import cli
 from mlnt_tf.config import CHECK_SECTIONS, UserError, config_class, flags
-from mlnt_tf.experiment.corrected_table import Columns, corrected_rows
+from mlnt_tf.experiment.corrected_table import corrected_rows
 from mlnt_tf.experiment.record import FLAGS_FILE
 from mlnt_tf.files import atomic
 from mlnt_tf.files.corrections import read_corrections, read_table
@@ -61,10 +61,9 @@ def relabel(argv):
     output = _check_output(arguments.output, config)
     paths = [os.path.expanduser(path) for path in arguments.corrections]
     corrections = read_corrections(paths, issues, class_names)
-    header, rows, counts = corrected_rows(
+    columns, header, rows, counts = corrected_rows(
         config, issues, class_names, corrections, threshold=arguments.auto,
         directory=output.parent.resolve())
-    columns = Columns.of(config)
     with contextlib.ExitStack() as stack:
         if arguments.tree:
             tree = _check_tree(arguments.tree)
@@ -75,7 +74,7 @@ def relabel(argv):
     _print_summary(rows, counts, arguments, output)
     _print_audit(corrections)
     print("Train on the corrected labels:\n  "
-          + _next_command(directory, config, output, names))
+          + _next_command(directory, config, columns, output, names))
 
 
 def _share(text):
@@ -237,16 +236,16 @@ def _print_audit(corrections):
           f"(95 % interval {low:.1%} to {high:.1%}).{left_out}")
 
 
-def _next_command(directory, config, output, names):
+def _next_command(directory, config, columns, output, names):
     """Returns the command that trains on the new table."""
     words = ["python", "-m", "mlnt_tf.train"]
     if config.label_issues:  # Its flags.txt holds flags that a training does not have.
-        words += [f"--image_size={config.image_size}"]
-        if config.csv_columns != type(config)().csv_columns:
-            words.append(f"--csv_columns={config.csv_columns}")
+        words.append(f"--image_size={config.image_size}")
     else:
         words.append(f"--flagfile={directory / FLAGS_FILE}")
     words += ["--dataset=csv", f"--data_dir={output}"]
+    if columns.flag:
+        words.append(columns.flag)
     if names is not None:
         words.append(f"--class_names={names}")
     if config.noise_source.is_injected:

@@ -217,7 +217,7 @@ def table(tmp_path):
         ("a b.png", "Ann, B", "cat", "", ""), ("bad.png", "Bo", "dog", "", ""),
         (str(data / "c.png"), "Cy", "dog", "val", "dog")])
     rows = [(0, "a b.png", "train", "cat", "dog", .1, ""),
-            (2, "c.png", "validation", "dog", "cat", .1, "1")]
+            (2, str(data / "c.png"), "validation", "dog", "cat", .1, "1")]
     return Run(tmp_path, Config(dataset="csv", data_dir=str(data / "mine.csv"),
                                 csv_columns="file,kind,part,truth", image_size=16), rows)
 

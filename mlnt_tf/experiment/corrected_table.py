@@ -1,6 +1,6 @@
 """The corrected table that `relabel` writes, and its columns that a later run reads.
 
-This module does not import TensorFlow.
+This module imports TensorFlow only to read a table of the user's.
 """
 
 import collections
@@ -17,6 +17,7 @@ from mlnt_tf.files.corrections import OMITTED, UNDECIDED, Correction, read_table
 ADDED = ("original_label", "verdict", "reviewed")
 AUTO = "auto"
 SPLIT_DIRECTORIES = ("train", "training", "val", "valid", "validation", "test", "testing")
+DEFAULT_COLUMNS = ("path", "label", "split", "true_label")
 FILE_DATASETS = ("csv", "folder", "clothing1m")
 
 
@@ -31,8 +32,17 @@ class Columns:
 
     @classmethod
     def of(cls, config):
-        """Returns the column names of a Config."""
-        return cls(*[name.strip() for name in config.csv_columns.split(",")])
+        """Returns the column names of a Config. Those it does not name have their default names."""
+        given = [name.strip() for name in config.csv_columns.split(",")]
+        given += [""] * (len(DEFAULT_COLUMNS) - len(given))
+        return cls(*[default if name in ("", "-") else name
+                     for name, default in zip(given, DEFAULT_COLUMNS)])
+
+    @property
+    def flag(self):
+        """str, the flag that names these columns, empty for the default names."""
+        names = dataclasses.astuple(self)
+        return "" if names == DEFAULT_COLUMNS else f"--csv_columns={','.join(names)}"
 
 
 def corrected_rows(config, issues, class_names, corrections, *, threshold, directory):
@@ -48,22 +58,20 @@ def corrected_rows(config, issues, class_names, corrections, *, threshold, direc
       directory: pathlib.Path, of the new table, which relative paths count from.
 
     Returns:
-      (header, rows, counts): a list of str, a list of (dict with these keys, absolute path of the
-      image), and a Counter of "kept", "corrected", "dropped", "undecided",
+      (columns, header, rows, counts): `Columns`, a list of str, a list of (dict with these keys,
+      absolute path of the image), and a Counter of "kept", "corrected", "dropped", "undecided",
       "auto", "auto test" and "changed".
 
     Raises:
       UserError: the table of the data set cannot be read, or images are no files.
     """
-    columns = Columns.of(config)
-    root, header, table = _read_original(config, columns, issues, class_names)
+    root, columns, header, table = _read_original(config, issues, class_names)
     header = list(header) + [name for name in (
-        columns.split, columns.true_label, *ADDED) if name not in header]
+        columns.label, columns.split, columns.true_label, *ADDED) if name not in header]
     counts, rows, missing = collections.Counter(), [], []
-    for key, cells in table:
+    for key, cells, file in table:
         row = {name: cells.get(name, "") for name in header}
-        file = os.path.normpath(os.path.join(root, cells[columns.path]))
-        row[columns.path] = _relocated(cells[columns.path], root, directory)
+        row[columns.path] = _relocated(cells[columns.path], file, root, directory)
         if key is not None:
             if not os.path.isfile(file):
                 missing.append(cells[columns.path])
@@ -76,7 +84,7 @@ def corrected_rows(config, issues, class_names, corrections, *, threshold, direc
     if missing:
         raise UserError(f"{len(missing)} of {len(table)} images, such as {missing[0]}, are not "
                         f"files under {root}. Restore the data where the run has read them.")
-    return header, rows, counts
+    return columns, header, rows, counts
 
 
 def _automatic(issue, row, threshold):
@@ -120,8 +128,8 @@ def _apply(row, columns, issue, correction, class_names, counts):
     return True
 
 
-def _read_original(config, columns, issues, class_names):
-    """Returns (root, header, [(id or None, cells)]) of the data that a run has read.
+def _read_original(config, issues, class_names):
+    """Returns (root, Columns, header, [(id or None, cells, path of the image)]) of a run's data.
 
     The id is None for a row that the run has not judged, such as an image that does not decode.
     """
@@ -130,30 +138,38 @@ def _read_original(config, columns, issues, class_names):
                         f"could list. relabel writes tables for {', '.join(FILE_DATASETS)}.")
     data = pathlib.Path(config.data_dir).resolve()
     if config.dataset != "csv":
-        header = [columns.path, columns.label]
-        return data, header, [
-            (key, {columns.path: issue["record"], columns.label: issue["given_class"]})
-            for key, issue in issues.items()]
-    header, rows = read_table(data)
-    root, waiting = data.parent, collections.defaultdict(collections.deque)
+        columns = Columns(*DEFAULT_COLUMNS)
+        rows = [(key, {columns.path: issue["record"], columns.label: issue["given_class"]},
+                 os.path.join(data, issue["record"])) for key, issue in issues.items()]
+        return data, columns, [columns.path, columns.label], rows
+    from mlnt_tf.data.sources import csv_table, table_columns, table_file
+
+    root, _, listings = csv_table.list_table(config)
+    files = {os.fsdecode(record): os.fsdecode(path) for listing in listings.values()
+             for record, path in zip(listing.records, listing.paths)}
+    names = table_columns.column_names(config)
+    table = table_file.read_table(data, columns=names)
+    found = table_columns.find_columns(table, names, config)
+    columns = Columns(*[default if place is None else table.header[place] for default, place in zip(
+        dataclasses.astuple(Columns.of(config)),
+        (found.path, found.label, found.split, found.true_label))])
+    waiting = collections.defaultdict(collections.deque)
     for key, issue in issues.items():
         waiting[issue["record"]].append(key)
-    table = []
-    for cells in rows:
-        written = cells[columns.path].strip()
-        relative = os.path.relpath(written, root) if os.path.isabs(written) else written
-        keys = waiting.get(written) or waiting.get(relative)
-        label = cells[columns.label].strip()
-        cells = cells | {columns.path: written, columns.label: _class_name(label, class_names)}
-        true = cells.get(columns.true_label, "").strip()
-        if true:
-            cells[columns.true_label] = _class_name(true, class_names)
-        table.append((keys.popleft() if keys else None, cells))
+    rows = []
+    for row in table.rows:
+        cells = dict(zip(table.header, row))
+        for name in (columns.label, columns.true_label):
+            if name in cells:
+                cells[name] = _class_name(cells[name], class_names)
+        record = cells[columns.path]
+        file = os.path.normpath(os.path.join(root, files.get(record, record)))
+        rows.append((waiting[record].popleft() if waiting[record] else None, cells, file))
     left = [record for record, keys in waiting.items() if keys]
     if left:
         raise UserError(f"--data_dir={data} has no row with {left[0]}, which this run has judged. "
                         "Restore the table that the run has read.")
-    return root, header, table
+    return root, columns, table.header, rows
 
 
 def _class_name(cell, class_names):
@@ -179,15 +195,14 @@ def _split_of(cell, issue):
     return "validation" if issue["split"] == "validation" and is_own else "train"
 
 
-def _relocated(path, root, directory):
-    """Returns a path that leads to the same file from a table in another directory."""
+def _relocated(written, file, root, directory):
+    """Returns the path cell that leads to the same file from a table in another directory."""
     directory = directory.resolve()
-    if os.path.isabs(path) or directory == root:
-        return path
-    target = os.path.normpath(os.path.join(root, path))
-    if pathlib.Path(target).is_relative_to(directory):
-        return os.path.relpath(target, directory)
-    return target
+    if os.path.isabs(written) or directory == pathlib.Path(root).resolve():
+        return written
+    if pathlib.Path(file).is_relative_to(directory):
+        return os.path.relpath(file, directory)
+    return str(file)
 
 
 def read_verdicts(config):
