@@ -18,6 +18,7 @@ from mlnt_tf.config import CHECK_SECTIONS, UserError, config_class, flags
 from mlnt_tf.experiment.corrected_table import corrected_rows
 from mlnt_tf.experiment.record import FLAGS_FILE
 from mlnt_tf.files import atomic
+from mlnt_tf.files.cells import restore_cell
 from mlnt_tf.files.corrections import read_corrections, read_table
 from mlnt_tf.labels.noise_rate import wilson_interval
 
@@ -108,7 +109,7 @@ def read_run(directory):
                          settings=config_class(CHECK_SECTIONS))
     _, records = read_table(directory / RECORDS_FILE)
     _, rows = read_table(directory / ISSUES_FILE)
-    by_id = {row["id"]: {name: atomic.stored_cell(cell) for name, cell in row.items()}
+    by_id = {row["id"]: {name: restore_cell(cell) for name, cell in row.items()}
              for row in rows}
     try:
         issues = {record["id"]: by_id[record["id"]] for record in records}

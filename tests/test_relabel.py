@@ -63,7 +63,7 @@ KEEP = (0, "cat/0.png", "cat", "cat", "keep", "review")
 CORRECT = (1, "cat/1.png", "cat", "dog", "correct", "review")
 DROP = (2, "dog/2.png", "dog", "", "drop", "review")
 UNSURE = (3, "dog/3.png", "dog", "", "unsure", "audit")
-BIRD = (4, "=bird/4.png", "'=bird", "cat", "correct", "audit")
+BIRD = (4, "=bird/4.png", "=bird", "cat", "correct", "audit")
 
 
 def test_every_verdict_has_its_effect(pets):
@@ -89,7 +89,8 @@ def test_held_out_test_images_stay_and_validation_images_return_to_training(pets
 
 
 def test_formula_like_names_are_restored(pets):
-    code, rows = pets.relabel(("4", "'=bird/4.png", "'=bird", "cat", "correct", "audit"))
+    code, rows = pets.relabel(BIRD)
+    assert "'=bird" in (pets.directory / "corrections.csv").read_text()
     assert code == 0 and rows["4.png"]["original_label"] == "=bird"
 
 

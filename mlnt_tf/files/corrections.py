@@ -7,7 +7,6 @@ import csv
 import dataclasses
 
 from mlnt_tf.config import UserError
-from mlnt_tf.files.atomic import stored_cell
 from mlnt_tf.files.cells import restore_cell
 
 COLUMNS = ("id", "record", "given_label", "corrected_label", "verdict", "sample")
@@ -111,8 +110,7 @@ def _check_row(place, row, issues, class_names):
         raise UserError(f"{place} has the id {key!r}, which this run does not have. Take the "
                         "corrections of this RUN.")
     for column, name in (("record", "record"), ("given_label", "given_class")):
-        # The page may show a cell as the tables of the run hold it, safe for spreadsheets.
-        if issue[name] not in (row[column], stored_cell(row[column])):
+        if row[column] != issue[name]:
             raise UserError(f"{place} has the {column} {row[column]!r}, but the image {key} of "
                             f"this run has {issue[name]!r}. Take the corrections of this RUN.")
     if verdict not in VERDICTS:
@@ -122,8 +120,6 @@ def _check_row(place, row, issues, class_names):
     if sample not in SAMPLES:
         raise UserError(f"{place} has the sample {sample!r}. Write {' or '.join(SAMPLES)}.")
     given, label = issue["given_class"], row["corrected_label"]
-    if label not in class_names:
-        label = stored_cell(label)
     if verdict == "keep":
         if label not in ("", given):
             raise UserError(f"{place} keeps the label {given!r} and corrects it to {label!r}. "
