@@ -75,7 +75,7 @@ def format_table(results):
         correct = f", {_percent(filtered['filter_precision'])} % of them correct"
     return (f"{results['dataset']}, {noise_name(noise)}: {wrong} of {count} training labels wrong; "
             f"seed {results['seed']}\n{describe_labels(results)}\n\n"
-            f"{align_columns(lines)}\n\n"
+            f"{align_columns(without_empty_columns(lines))}\n\n"
             f"exported: {results['exported']} (its epoch chosen by validation), test accuracy "
             f"{100 * results['test_accuracy']:.1f} %; its filter would keep {filtered['kept']} of "
             f"{count} training labels{correct}")
@@ -112,7 +112,7 @@ def summarize(runs):
     accuracy = _mean_and_deviation([run["test_accuracy"] for run in runs])
     return (f"{runs[0]['dataset']}, {noise_name(runs[0]['noise'])}: {wrong} of the training labels "
             f"wrong; mean ± standard deviation over seeds {seeds}\n{describe_labels(runs[0])}\n\n"
-            f"{align_columns(lines)}\n\n"
+            f"{align_columns(without_empty_columns(lines))}\n\n"
             f"exported (best by validation): test accuracy {accuracy} %")
 
 
@@ -198,6 +198,12 @@ def _seconds(rows):
     if "seconds" not in rows[0]:
         return ""
     return f"{statistics.mean(row['seconds'] for row in rows):.0f}"
+
+
+def without_empty_columns(lines):
+    """Returns lines of cells without the columns that are empty below their heading."""
+    columns = [column for column in zip(*lines) if any(column[1:])]
+    return list(zip(*columns))
 
 
 def align_columns(lines):

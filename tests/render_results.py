@@ -57,7 +57,9 @@ LABEL_SETS = {
     "cifar10n asymmetric:0.4 5000": "CIFAR-10, asymmetric noise, 20 % wrong",
     "cifar10n symmetric:0.5 5000": "CIFAR-10, symmetric noise, 45 % wrong",
     "clothing_mini uniform:0.1": "photographs, 10 % wrong at random",
-    "cifar10n worse 500": "CIFAR-10N worse, 500 images only"}
+    "cifar10n uniform:0.1 5000": "CIFAR-10, 10 % wrong at random",
+    "cifar10n worse 500": "CIFAR-10N worse, 500 images only",
+    "cifar10n aggre 500": "CIFAR-10N aggre, 500 images only"}
 
 
 def label_issues():
@@ -83,7 +85,106 @@ def small_images():
             for key in ("best_validation", "test_at_best"))
 
 
-TABLES = {"label_issues": label_issues, "small_images": small_images}
+RELABELED = {"clothing_mini given": "photographs of clothes",
+             "clothing_mini uniform:0.1": "photographs, 10 % wrong at random",
+             "cifar10n worse": "CIFAR-10N worse", "cifar10n aggre": "CIFAR-10N aggre"}
+
+
+def relabel():
+    """Effect of relabel --auto=0.8 on the labels and on the accuracy of the probe."""
+    yield ("labels", "wrong, %", "replaced, %", "of these right, %", "still wrong, %",
+           "test accuracy before, %", "after, %")
+    for (data, auto), rows in grouped(read_rows("relabel"), "data", "auto").items():
+        if float(auto) == 0.8:
+            replaced = [int(row["replaced"]) / int(row["images"]) for row in rows]
+            columns = (replaced, *([row[name] for row in rows] for name in (
+                "replaced_right", "wrong_after", "first_accuracy", "second_accuracy")))
+            yield RELABELED[data], *(
+                mean_and_deviation(values, digits=1, factor=100)
+                for values in ([row["wrong_before"] for row in rows], *columns))
+
+
+# Rows of the photographs: title, run without its seed, and row of the run.
+PHOTOGRAPHS = (
+    ("linear head, cross entropy", "photos_fast", "cross entropy, student"),
+    ("linear head, logistic regression", "fast_logistic", "exported"),
+    ("linear head, LDA", "fast_lda", "exported"),
+    ("linear head, GCE", "fast_gce", "exported"),
+    ("linear head, ELR", "fast_elr", "exported"),
+    ("recipe `photos_fast`", "photos_fast", "exported"),
+    ("fine-tuned, cross entropy", "finetune_cross_entropy", "exported"),
+    ("fine-tuned, GCE", "finetune_gce", "exported"),
+    ("fine-tuned, ELR", "finetune_elr", "exported"),
+    ("fine-tuned, MLNT", "finetune_mlnt", "exported"),
+    ("recipe `photos`", "photos", "exported"),
+    ("linear head, true labels", "fast_true", "exported"),
+    ("fine-tuned, true labels", "finetune_true", "exported"))
+HEADLINE = (0, 3, 5, 6, 10, 12)  # The rows in README.md.
+
+
+def photograph_rows():
+    """Returns {title: list of rows of configs/results/photos}, one per seed, where there are any."""
+    rows = read_rows("photos")
+    found = {}
+    for title, run, kind in PHOTOGRAPHS:
+        found[title] = [row for row in rows if row["run"].rpartition("_")[0] == run
+                        and row["row"].startswith(kind)]
+    return {title: group for title, group in found.items() if group}
+
+
+def photos(titles=tuple(title for title, _, _ in PHOTOGRAPHS)):
+    """Test accuracy and seconds of methods on photographs."""
+    yield "photographs of clothes, 38 % wrong labels", "test accuracy, %", "seconds", "seeds"
+    for title, rows in photograph_rows().items():
+        if title in titles:
+            yield (title, mean_and_deviation([row["test_at_best"] for row in rows], digits=1,
+                                             factor=100),
+                   f"{statistics.mean(float(row['seconds']) for row in rows):.0f}", str(len(rows)))
+
+
+def headline():
+    """The rows of `photos` that README.md shows."""
+    yield from photos([PHOTOGRAPHS[index][0] for index in HEADLINE])
+
+
+def compared_on_digits():
+    """Test accuracy of methods on the digits, at the best epoch, the last one, and of the EMA."""
+    rows = read_rows("digits_methods")
+    noises = list(dict.fromkeys((row["noise"], row["noise_rate"]) for row in rows))
+    titles = ("best", "last", "EMA, best")
+    yield "method", *(f"{noise} {rate}, {title}" for noise, rate in noises for title in titles), \
+        "seconds"
+    for (method,), group in grouped(rows, "method").items():
+        cells = [f"{100 * float(row[f'{name}_accuracy']):.1f} ± "
+                 f"{100 * float(row[f'{name}_standard_error']):.1f}"
+                 for row in group for name in ("best", "last", "ema_best")]
+        yield f"`{method}`", *cells, f"{float(group[0]['seconds']):.0f}"
+
+
+REPAIR_COLUMNS = {"best": "best", "last": "last", "kept_correct": "kept labels correct",
+                  "label_recall": "correct labels kept"}
+
+
+def repair_digits():
+    """Label repair on the digits, mean over seeds."""
+    rows = read_rows("repair_digits")
+    noises = list(dict.fromkeys(row["noise"] for row in rows))
+    yield "second iteration", *(f"{noise}, {title}" for noise in noises
+                                for title in REPAIR_COLUMNS.values())
+    for (variant,), group in grouped(rows, "variant").items():
+        yield variant, *(mean_of([row[name] for row in group if row["noise"] == noise])
+                         for noise in noises for name in REPAIR_COLUMNS)
+
+
+def mean_of(cells):
+    """Returns the mean of cells with numbers, or "" if they are empty."""
+    numbers = [float(cell) for cell in cells if cell]
+    return f"{statistics.mean(numbers):.1f}" if numbers else ""
+
+
+TABLES = {"label_issues": label_issues, "relabel": relabel, "small_images": small_images, "photos": photos,
+          "headline": headline, "digits_methods": compared_on_digits,
+          "repair_digits": repair_digits}
 
 
 def lines_of(name):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import render_results
+from pictures import tree
 
 from mlnt_tf.config import CHECK_SECTIONS, config_class, setting_fields
 
@@ -18,26 +19,43 @@ TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 OTHER_FLAGS = {
     "flagfile", "help", "logdir", "fast", "source_dir", "check", "json", "points", "methods",
     "seeds", "noises", "noise_rates", "jobs", "set", "report_only", "top", "class", "split",
-    "audit", "data"}
+    "audit", "data", "corrections", "output", "auto", "tree", "copy"}
 
 
-def run_example(marker):
-    """Runs the first Python example of the pages that contains the marker.
+def run_example(marker, **replaced):
+    """Runs the Python example of the pages that contains the marker.
 
-    Returns its global names.
+    Args:
+      marker: str, text of the example.
+      **replaced: values of arguments to replace, such as epochs=1.
+
+    Returns:
+      dict, the global names of the example.
     """
-    examples = [code for name in PAGES
-                for code in re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL)]
+    code, = [code for name in PAGES
+             for code in re.findall(r"```python\n(.*?)```", TEXTS[name], re.DOTALL)
+             if marker in code]
+    for name, value in replaced.items():
+        code, count = re.subn(rf"\b{name}=\d+", f"{name}={value}", code)
+        assert count
     names = {}
-    exec(compile(next(code for code in examples if marker in code), "page", "exec"), names)
+    exec(compile(code, "page", "exec"), names)
     return names
 
 
 def test_keras_example_trains_a_student_and_a_teacher(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # The example saves the model.
-    names = run_example("model.fit")
+    names = run_example("model.save")
     assert names["model"].student is names["network"]
     assert names["model"].teacher.output_shape == (None, 10)
+
+
+def test_example_of_readme_trains_on_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path, {f"photos/{name}/{index}.png": None for name in ("cat", "dog")
+                    for index in range(12)})
+    names = run_example("image_dataset_from_directory", epochs=1)
+    assert names["model"].teacher.output_shape == (None, 2)
 
 
 def test_user_functions_example_returns_data_and_a_network():
