@@ -2,8 +2,9 @@
 
     python tests/collect_runs.py NAME runs/a runs/b … [--commit=HASH]
 
-The commit is that of the code that trained, by default the checked-out one. The table has one row per network of each stage, and one per run for the exported network. Next to
-it, command.txt holds the command that made the runs.
+The commit is that of the code that trained, by default the checked-out one. The table has one row
+per network of each stage, and one per run for the exported network. Next to it, command.txt holds
+the command that made the runs.
 """
 
 import argparse

@@ -123,7 +123,7 @@ HEADLINE = (0, 3, 5, 6, 10, 12)  # The rows in README.md.
 
 
 def photograph_rows():
-    """Returns {title: list of rows of configs/results/photos}, one per seed, where there are any."""
+    """Returns {title: rows of configs/results/photos, one per seed}, without empty lists."""
     rows = read_rows("photos")
     found = {}
     for title, run, kind in PHOTOGRAPHS:
@@ -172,7 +172,7 @@ def repair_digits():
     yield "second iteration", *(f"{noise}, {title}" for noise in noises
                                 for title in REPAIR_COLUMNS.values())
     for (variant,), group in grouped(rows, "variant").items():
-        yield variant, *(mean_of([row[name] for row in group if row["noise"] == noise])
+        yield variant, *(mean_of(row[name] for row in group if row["noise"] == noise)
                          for noise in noises for name in REPAIR_COLUMNS)
 
 
@@ -182,9 +182,10 @@ def mean_of(cells):
     return f"{statistics.mean(numbers):.1f}" if numbers else ""
 
 
-TABLES = {"label_issues": label_issues, "relabel": relabel, "small_images": small_images, "photos": photos,
-          "headline": headline, "digits_methods": compared_on_digits,
-          "repair_digits": repair_digits}
+TABLES = {
+    "label_issues": label_issues, "relabel": relabel, "small_images": small_images,
+    "photos": photos, "headline": headline, "digits_methods": compared_on_digits,
+    "repair_digits": repair_digits}
 
 
 def lines_of(name):
