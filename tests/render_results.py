@@ -8,9 +8,12 @@ TABLES, or the path of a CSV file relative to configs/results that is shown as i
 
 import collections
 import csv
+import itertools
 import pathlib
 import re
 import statistics
+
+from mlnt_tf import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "configs/results"
@@ -147,6 +150,29 @@ def headline():
     yield from photos([PHOTOGRAPHS[index][0] for index in HEADLINE])
 
 
+def printed_run():
+    """Returns the table that `train` printed for recipe photos, without the last validation."""
+    lines = [("", "best validation", "test at best", "test at last", "seconds")]
+    rows = [row for row in read_rows("photos") if row["run"] == "photos_0"
+            and not row["row"].startswith("exported")]
+    for row, following in itertools.zip_longest(rows, rows[1:], fillvalue={"row": ""}):
+        stage, _, network = row["row"].rpartition(", ")
+        is_last = not following["row"].startswith(f"{stage}, ")
+        lines.append((stage + report.row_suffix(network, False),
+                      *(f"{100 * float(row[name]):.1f}"
+                        for name in ("best_validation", "test_at_best", "test_last")),
+                      f"{float(row['seconds']):.0f}" if is_last else ""))
+    table = [line.rstrip() for line in report.align_columns(lines).splitlines()]
+    return "\n".join(["```", *table, "```", ""])
+
+
+def suspicious_photographs():
+    """The first rows of label_issues.csv."""
+    rows = read_rows("suspicious_photographs")
+    yield tuple(rows[0])
+    yield from (tuple(row.values()) for row in rows[:3])
+
+
 def compared_on_digits():
     """Test accuracy of methods on the digits, at the best epoch, the last one, and of the EMA."""
     rows = read_rows("digits_methods")
@@ -185,7 +211,12 @@ def mean_of(cells):
 TABLES = {
     "label_issues": label_issues, "relabel": relabel, "small_images": small_images,
     "photos": photos, "headline": headline, "digits_methods": compared_on_digits,
-    "repair_digits": repair_digits}
+    "repair_digits": repair_digits, "suspicious_photographs": suspicious_photographs}
+
+
+def content_of(name):
+    """Returns the text between the lines of a block."""
+    return printed_run() if name == "printed_run" else to_markdown(lines_of(name))
 
 
 def lines_of(name):
@@ -205,7 +236,7 @@ def to_markdown(lines):
 
 def render(text):
     """Returns the text of a page with every table computed again."""
-    return BLOCK.sub(lambda block: block[1] + to_markdown(lines_of(block[2])) + block[3], text)
+    return BLOCK.sub(lambda block: block[1] + content_of(block[2]) + block[3], text)
 
 
 def main():

@@ -91,7 +91,7 @@ def test_every_file_of_a_document_exists(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_of_a_page_leads_somewhere(name):
     text = re.sub(r"```.*?```", "", TEXTS[name], flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^):]*)\)", text):
+    for target in re.findall(r"(?:\]\(|src=\")([^):\"]*)[)\"]", text):
         path, _, anchor = target.partition("#")
         linked = os.path.normpath(ROOT / pathlib.Path(name).parent / path) if path else ROOT / name
         assert os.path.exists(linked), target
