@@ -1,6 +1,6 @@
 """Collects finished runs into configs/results/NAME/table.csv. Not a test.
 
-    python tests/collect_runs.py NAME runs/a runs/b … [--commit=HASH]
+    python tests/collect_runs.py NAME RUN … [--commit=HASH]
 
 The commit is that of the code that trained, by default the checked-out one. The table has one row
 per network of each stage, and one per run for the exported network. Next to it, command.txt holds
