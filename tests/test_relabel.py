@@ -88,6 +88,13 @@ def test_held_out_test_images_stay_and_validation_images_return_to_training(pets
     assert [rows[f"{index}.png"]["split"] for index in range(6)] == ["train"] * 5 + ["test"]
 
 
+def test_validation_images_of_a_data_set_with_such_a_list_stay(pets):
+    config = Config(dataset="clothing1m", data_dir=pets.config.data_dir, image_size=16)
+    atomic.write_text(pets.directory / "flags.txt", flags.flag_file(config))
+    _, rows = pets.relabel(KEEP)
+    assert rows["4.png"]["split"] == "validation" and rows["5.png"]["split"] == "test"
+
+
 def test_formula_like_names_are_restored(pets):
     code, rows = pets.relabel(BIRD)
     assert "'=bird" in (pets.directory / "corrections.csv").read_text()

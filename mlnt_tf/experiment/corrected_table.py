@@ -76,7 +76,7 @@ def corrected_rows(config, issues, class_names, corrections, *, threshold, direc
             if not os.path.isfile(file):
                 missing.append(cells[columns.path])
             issue = issues[key]
-            row[columns.split] = _split_of(cells.get(columns.split, ""), issue)
+            row[columns.split] = _split_of(cells.get(columns.split, ""), issue, config.dataset)
             correction = corrections.get(key) or _automatic(issue, row, threshold)
             if not _apply(row, columns, issue, correction, class_names, counts):
                 continue
@@ -179,7 +179,7 @@ def _class_name(cell, class_names):
     return class_names[int(cell)]
 
 
-def _split_of(cell, issue):
+def _split_of(cell, issue, dataset):
     """Returns the split to write for an image.
 
     The user's own splits stay, and so does a test split that the run has held out, to measure the
@@ -188,8 +188,8 @@ def _split_of(cell, issue):
     """
     if cell.strip():
         return cell.strip()
-    if issue["split"] == "test":
-        return "test"
+    if issue["split"] == "test" or dataset == "clothing1m":  # Its lists name every split.
+        return issue["split"]
     first = issue["record"].replace("\\", "/").split("/")[0].lower()
     is_own = first in SPLIT_DIRECTORIES and first.startswith("val")
     return "validation" if issue["split"] == "validation" and is_own else "train"
