@@ -44,8 +44,8 @@ def decode(encoded):
     may_have_alpha = tf.strings.regex_full_match(header, r"\CPNG\C{21}[\x03\x04\x06]\C*")
     with tf.control_dependencies([refusal]):
         image = tf.case(
-            [(is_webp, lambda: _decode_on_white(encoded, channels=0)),
-             (may_have_alpha, lambda: _decode_on_white(encoded, channels=4))],
+            [(is_webp, lambda: _compose_on_white(_decode_webp(encoded))),
+             (may_have_alpha, lambda: _compose_on_white(tf.io.decode_png(encoded, channels=4)))],
             default=lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False))
     image.set_shape([None, None, 3])
     has_exif = tf.strings.regex_full_match(header, r"\C*Exif\C*")
@@ -55,17 +55,25 @@ def decode(encoded):
     return tf.cond(orientation > 1, lambda: _apply_orientation(image, orientation), lambda: image)
 
 
-def _decode_on_white(encoded, *, channels):
+def _decode_webp(encoded):
+    """Returns a WebP, or the first frame of an animation: uint8 [height, width, 3 or 4].
+
+    TensorFlow accepts only the number of channels that the file has, so it is left open. All frames
+    are decoded: with `expand_animations=False`, TensorFlow 2.20 allocates one frame and writes all
+    of them, which corrupts memory.
+    """
+    return tf.io.decode_image(encoded, channels=0, expand_animations=True)[0]
+
+
+def _compose_on_white(image):
     """Returns an image as it looks on a white page. Opaque pixels keep their values.
 
     Args:
-      encoded: string scalar.
-      channels: 4, or 0 for as many as the file has, 3 or 4. TensorFlow refuses any other number
-        than that for WebP.
-    """
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    image.set_shape([None, None, channels or None])
+      image: uint8 [height, width, 3 or 4].
 
+    Returns:
+      uint8 [height, width, 3].
+    """
     def compose():
         color, alpha = tf.cast(image[..., :3], tf.int32), tf.cast(image[..., 3:], tf.int32)
         return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
