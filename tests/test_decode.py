@@ -56,7 +56,8 @@ def test_sixteen_bit_image_keeps_upper_eight_bits():
     np.testing.assert_array_equal(decoded[..., 0], np.asarray(GRAY16) >> 8)
 
 
-@pytest.mark.parametrize("format, options", [("GIF", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize("format, options", [
+    ("GIF", {}), ("WEBP", {"lossless": True}), ("WEBP", {"lossless": True, "icc_profile": b"odd"})])
 def test_first_frame_of_animation_is_decoded(format, options):
     frames = encode(PICTURE, format, save_all=True, append_images=[PICTURE.rotate(180)], **options)
     np.testing.assert_array_equal(decode_with_tensorflow(frames), decode_with_pillow(frames))
@@ -117,6 +118,16 @@ def test_exif_without_orientation_changes_nothing():
     exif[MAKE] = "a camera"
     with_exif = decode_with_tensorflow(encode(PICTURE, "JPEG", exif=exif))
     np.testing.assert_array_equal(with_exif, decode_with_tensorflow(encode(PICTURE, "JPEG")))
+
+
+def test_lossy_animation_with_alpha_is_decoded_and_a_damaged_one_refused():
+    image = PICTURE.convert("RGBA")
+    image.putalpha(0)
+    frames = encode(image, "WEBP", save_all=True, append_images=[PICTURE.convert("RGBA")])
+    assert (decode_with_tensorflow(frames) == 255).all()
+    for damaged in (frames[:40], frames.replace(b"ANMF", b"NONE"), frames[:80]):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(tf.constant(damaged))
 
 
 @pytest.mark.parametrize("encoded", [

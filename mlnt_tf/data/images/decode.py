@@ -58,11 +58,50 @@ def decode(encoded):
 def _decode_webp(encoded):
     """Returns a WebP, or the first frame of an animation: uint8 [height, width, 3 or 4].
 
-    TensorFlow accepts only the number of channels that the file has, so it is left open. All frames
-    are decoded: with `expand_animations=False`, TensorFlow 2.20 allocates one frame and writes all
-    of them, which corrupts memory.
+    TensorFlow accepts only the number of channels that the file has, so it is left open. It never
+    gets an animation, because decoding one corrupts the memory of TensorFlow 2.20.
     """
-    return tf.io.decode_image(encoded, channels=0, expand_animations=True)[0]
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32])
+    flags = tf.io.decode_raw(tf.strings.substr(header, 20, 1), tf.uint8)[0]
+    is_animated = (tf.strings.substr(header, 12, 4) == b"VP8X") & (flags & 2 > 0)
+    still = tf.cond(is_animated, lambda: _first_frame(encoded), lambda: encoded)
+    image = tf.io.decode_image(still, channels=0, expand_animations=False)
+    image.set_shape([None, None, None])
+    return image
+
+
+def _first_frame(encoded):
+    """Returns the first frame of an animated WebP as a file of its own, a string scalar.
+
+    Chunks have a name of 4 bytes and a size of 4 bytes. After VP8X, which ends at byte 30, come an
+    optional color profile (ICCP), ANIM of 14 bytes in all, and ANMF for each frame. ANMF begins
+    with 6 bytes of position, 6 of size and 4 of other fields, before the chunks of a still image.
+    """
+    # A damaged file must not be read beyond its end, because TensorFlow's error quotes its bytes.
+    length = tf.strings.length(encoded)
+    encoded = tf.strings.join([encoded, b"\0" * 64])
+
+    def read_size(start):
+        size = tf.io.decode_raw(tf.strings.substr(encoded, start + 4, 4), tf.int32)[0]
+        return tf.clip_by_value(size, 16, length)
+
+    start = tf.constant(30)
+    has_profile = tf.strings.substr(encoded, start, 4) == b"ICCP"
+    start += tf.cond(has_profile, lambda: 8 + (read_size(start) + 1) // 2 * 2, lambda: 0)
+    start = tf.minimum(start + 14, length)
+    refusal = tf.debugging.Assert(
+        tf.strings.substr(encoded, start, 4) == b"ANMF",
+        ["The first frame of this animated WebP is not found. Save it as PNG."])
+    with tf.control_dependencies([refusal]):
+        size = read_size(start)
+    image = tf.strings.substr(encoded, start + 24, size - 16)
+    # VP8X: its size, the flag of alpha, 3 bytes of 0, and width and height of the frame.
+    extension = tf.strings.join([b"WEBPVP8X\x0a\0\0\0\x10\0\0\0",
+                                 tf.strings.substr(encoded, start + 14, 6)])
+    total = tf.strings.length(extension) + tf.strings.length(image)
+    digits = [total // 256**power % 256 for power in range(4)]
+    every_byte = tf.constant([bytes([value]) for value in range(256)])
+    return tf.strings.join([b"RIFF", *(every_byte[digit] for digit in digits), extension, image])
 
 
 def _compose_on_white(image):
