@@ -83,7 +83,7 @@ def _first_frame(encoded):
 
     def read_size(start):
         size = tf.io.decode_raw(tf.strings.substr(encoded, start + 4, 4), tf.int32)[0]
-        return tf.clip_by_value(size, 16, length)
+        return tf.clip_by_value(size, 0, length)
 
     start = tf.constant(30)
     has_profile = tf.strings.substr(encoded, start, 4) == b"ICCP"
@@ -94,7 +94,7 @@ def _first_frame(encoded):
         ["The first frame of this animated WebP is not found. Save it as PNG."])
     with tf.control_dependencies([refusal]):
         size = read_size(start)
-    image = tf.strings.substr(encoded, start + 24, size - 16)
+    image = tf.strings.substr(encoded, start + 24, tf.maximum(size - 16, 0))
     # VP8X: its size, the flag of alpha, 3 bytes of 0, and width and height of the frame.
     extension = tf.strings.join([b"WEBPVP8X\x0a\0\0\0\x10\0\0\0",
                                  tf.strings.substr(encoded, start + 14, 6)])
