@@ -30,7 +30,7 @@ from mlnt_tf.hardware import planning, precision
 from mlnt_tf.hardware.devices import lost_worker, open_devices, out_of_memory
 from mlnt_tf.models import applications
 from mlnt_tf.models.layers import in_float32
-from mlnt_tf.models.saved_network import write_network
+from mlnt_tf.models.saved_network import contains_normalization, write_network
 from mlnt_tf.serving import export
 
 
@@ -219,6 +219,10 @@ def check_network(config, examples, method):
         logging.warning("--model=cnn sees 9 × 9 pixels at a time and suits tiny images, but these "
                         "have %d × %d. Choose another --model, or --recipe=photos.",
                         *examples.preprocess.shape[:2])
+    if contains_normalization(network) and config.normalization != "none":
+        raise UserError(f"--model={config.model} returned a saved network, which normalizes its "
+                        f"images itself, but --normalization={config.normalization}. Set "
+                        "--normalization=none.")
     has_own_weights = ":" in config.model and not applications.is_application(config.model)
     has_random_weights = config.pretrained_weights == "none" and not has_own_weights
     if config.freeze != "none" and has_random_weights:

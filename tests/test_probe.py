@@ -79,6 +79,17 @@ def test_components_are_the_directions_of_largest_variance():
     np.testing.assert_allclose(expected, np.eye(2), atol=1e-3)
 
 
+def test_features_in_chunks_give_the_same_probe(monkeypatch):
+    features, given, _ = blobs()
+    expected = probe.fit_probe(features, given, 3)
+    monkeypatch.setattr(probe, "CHUNK", 128)
+    fitted = probe.fit_probe(features, given, 3)
+    np.testing.assert_allclose(np.abs(np.sum(
+        fitted.projection.components * expected.projection.components, axis=0)), 1, rtol=1e-3)
+    np.testing.assert_allclose(fitted.probabilities(features), expected.probabilities(features),
+                               atol=1e-3)
+
+
 @pytest.mark.parametrize("count, size, expected", [
     (100, 300, 32), (800, 300, 50), (6000, 300, 256), (10, 300, 10), (100, 4, 4)])
 def test_number_of_components(count, size, expected):

@@ -160,7 +160,7 @@ def train_linear_stage(run, name, classifier):
     if stage.result is not None:
         return
     train, projection = run.examples.train, run.examples.projection
-    inputs = projection.project(projection.standardize(train.images.array))
+    inputs = projection.inputs(train.images.array)
     try:
         classifier.fit(inputs, train.labels)
     except ValueError as error:

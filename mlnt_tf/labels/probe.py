@@ -23,6 +23,7 @@ EMA_DECAY = 0.99
 CROSS_ENTROPY_RATE = 0.01
 FORWARD_RATE = 0.02  # The forward loss has smaller gradients: T spreads a label over the classes.
 FORWARD_FITS = 2
+CHUNK = 65_536  # Rows of features that are standardized at once, which takes 1 GB for 1,280 features.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Projection:
         norms = np.linalg.norm(projected, axis=1, keepdims=True)
         return projected * (ROW_NORM / np.where(norms > 0, norms, 1))
 
+    def inputs(self, features):
+        """Returns the head's input, float32 [n, components], for features that may be on disk."""
+        features = check_features(features)
+        return np.concatenate([self.project(self.standardize(chunk))
+                               for chunk in _chunks(features)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
@@ -70,8 +77,7 @@ class Probe:
         Args:
           features: [n, features], of training images or others.
         """
-        inputs = self.projection.project(self.projection.standardize(features))
-        return head_probabilities(_with_bias(inputs), self.weights)
+        return head_probabilities(_with_bias(self.projection.inputs(features)), self.weights)
 
 
 def fit_probe(features, labels, num_classes, *, seed=0, projection=None):
@@ -123,12 +129,16 @@ def fit_projection(features):
     """
     features = check_features(features)
     count, size = features.shape
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    deviation = features.std(axis=0, dtype=np.float64).astype(np.float32)
+    exact_mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in _chunks(features)) / count
+    squares = sum(((chunk - exact_mean)**2).sum(axis=0) for chunk in _chunks(features))
+    mean, deviation = exact_mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
     deviation[deviation == 0] = 1
-    standardized = (features - mean) / deviation
     num_components = min(int(np.clip(count // 16, 32, 256)), size, count)
-    covariance = standardized.T @ standardized / count
+    covariance = np.zeros([size, size], np.float32)
+    for chunk in _chunks(features):
+        standardized = (chunk - mean) / deviation
+        covariance += standardized.T @ standardized
+    covariance /= count
     _, components = scipy.linalg.eigh(covariance, subset_by_index=[size - num_components, size - 1])
     components = components[:, ::-1]
     # An eigenvector's sign is arbitrary. Fix it, so that the result does not depend on the library.
@@ -202,8 +212,13 @@ def _prepare(features, labels, num_classes, projection):
     labels = check_labels(labels, num_classes)
     features = check_features(features, labels)
     projection = projection or fit_projection(features)
-    inputs = _with_bias(projection.project(projection.standardize(features)))
+    inputs = _with_bias(projection.inputs(features))
     return projection, inputs, labels
+
+
+def _chunks(features):
+    """Returns views of consecutive rows."""
+    return [features[start:start + CHUNK] for start in range(0, len(features), CHUNK)]
 
 
 def _with_bias(inputs):
