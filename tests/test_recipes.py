@@ -85,6 +85,14 @@ def test_batch_size_leaves_several_batches_of_any_data_set(name, count):
     assert 3 <= values["epochs"] <= 60
 
 
+@pytest.mark.parametrize("name", ["photos", "photos_fast", "small_images"])
+@pytest.mark.parametrize("size, expected", [((480, 640), True), ((100, 200), True),
+                                            ((8, 200), False), ((900, 300), False)])
+def test_long_images_are_stretched_instead_of_cut(name, size, expected):
+    survey = dataclasses.replace(PHOTOS, height=size[0], width=size[1])
+    assert recipes.RECIPES[name].values(survey)["keep_aspect_ratio"] is expected
+
+
 def test_given_flags_win_over_the_recipe():
     config = parse("--recipe=paper_cifar10", "--epochs=7")
     assert (config.epochs, config.num_synthetic, config.model) == (7, 10, "preact_resnet32")

@@ -1,7 +1,9 @@
 """Saved networks contain their normalization, need Keras alone, and load unchanged inside a run."""
 
+import dataclasses
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 import tensorflow as tf
 
 import mlnt_tf
+from mlnt_tf import runner
+from mlnt_tf.config import Config, UserError
 from mlnt_tf.data.transforms import Normalizer, Preprocess
 from mlnt_tf.models import applications, saved_network
 from mlnt_tf.models.build import normalization
@@ -140,6 +144,17 @@ def test_export_of_a_saved_network_normalizes_once(tmp_path):
     answer = served(tf.constant(IMAGES.astype(np.uint8)))
     expected = tf.nn.softmax(network(normalize(IMAGES)))
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+
+def test_saved_network_as_a_model_is_not_normalized_twice(tmp_path):
+    NetworkWriter(new_network(), SCALINGS["minus_one_to_one"]).write(tmp_path / "best.keras")
+    loaded = keras.models.load_model(tmp_path / "best.keras")
+    examples = types.SimpleNamespace(new_network=lambda config: loaded)
+    method = types.SimpleNamespace(check=None)
+    config = Config(model="package.module:function")
+    with pytest.raises(UserError, match="--normalization=auto. Set --normalization=none"):
+        runner.check_network(config, examples, method)
+    runner.check_network(dataclasses.replace(config, normalization="none"), examples, method)
 
 
 @pytest.mark.slow

@@ -1,9 +1,13 @@
 """The choice of the exported network."""
 
+import types
+
 import numpy as np
 import pytest
 
+from mlnt_tf.config import Config
 from mlnt_tf.experiment.select import select_by_standard_error
+from mlnt_tf.experiment.stage import Stage
 
 
 def select(networks):
@@ -59,3 +63,11 @@ def test_network_that_costs_no_more_only_has_to_be_better():
     first[50:54], second[54:60] = True, True
     assert select_by_standard_error([first, second], [True, False])[0] == 1
     assert select_by_standard_error([second, first], [True, False])[0] == 0
+
+
+@pytest.mark.parametrize("freeze, result, expected", [
+    ("none", {}, True), ("none", {"takes_seconds": True}, False), ("body", {}, False),
+    ("until:stage2", {}, True)])
+def test_heads_on_computed_features_take_seconds(freeze, result, expected):
+    stage = types.SimpleNamespace(config=Config(freeze=freeze), result=result)
+    assert Stage.costs_more_than_seconds.fget(stage) is expected

@@ -38,7 +38,7 @@ class Recipe:
 def photos(survey):
     """Returns the settings of recipe "photos" for a `Survey`."""
     return {
-        **photo_network(), "initial_head": "probe", "method": "forward",
+        **photo_network(survey), "initial_head": "probe", "method": "forward",
         "transition_matrix": "probe", "freeze_batch_norm": True, "augment": True,
         "crop_scale": 0.35, "batch_size": batch_size(survey, 32),
         # A small data set needs more epochs for the same number of steps.
@@ -51,7 +51,7 @@ def photos_fast(survey):
     """Returns the settings of recipe "photos_fast" for a `Survey`."""
     batch = batch_size(survey, clip(survey.num_examples // 30, 32, 128))
     return {
-        **photo_network(), "freeze": "body", "method": "forward",
+        **photo_network(survey), "freeze": "body", "method": "forward",
         "transition_matrix": "estimated", "batch_size": batch, "epochs": 15,
         "learning_rate": 0.02, "lr_schedule": "cosine", "select": "auto", **meta_learning(0.02)}
 
@@ -64,19 +64,18 @@ def meta_learning(learning_rate):
     return {"num_synthetic": 2, "iterations": 2, "inner_rate": 0.02, "meta_rate": learning_rate}
 
 
-def photo_network():
+def photo_network(survey):
     """Returns the settings of the network that both recipes for photographs share."""
     return {
         "model": "efficientnet_lite0", "pretrained_weights": "imagenet", "image_size": PHOTO_SIZE,
-        "keep_aspect_ratio": True, "ema_decay": 0.99}
+        "keep_aspect_ratio": fills_a_square(survey), "ema_decay": 0.99}
 
 
 def small_images(survey):
     """Returns the settings of recipe "small_images" for a `Survey`."""
     return {
         "image_size": clip(min(survey.height, survey.width), 8, SMALL_IMAGE),
-        "keep_aspect_ratio": True,
-        "model": "preact_resnet8", "width": 16,
+        "keep_aspect_ratio": fills_a_square(survey), "model": "preact_resnet8", "width": 16,
         "augment": survey.channels == 3, "method": "cross_entropy",
         "batch_size": batch_size(survey, clip(survey.num_examples // 30, 32, 64)),
         # A longer training would fit the wrong labels.
@@ -87,6 +86,14 @@ def small_images(survey):
 def batch_size(survey, preferred):
     """Returns the largest batch size up to `preferred` that leaves four batches per epoch."""
     return clip(survey.num_examples // 5, 1, preferred)
+
+
+def fills_a_square(survey):
+    """Returns whether the center crop of a typical image keeps at least half of it.
+
+    Longer images, such as panoramas and spectrograms, are stretched instead.
+    """
+    return max(survey.height, survey.width) <= 2 * min(survey.height, survey.width)
 
 
 def clip(value, low, high):
@@ -133,8 +140,8 @@ class RecipeSettings(Section):
     select: str = setting(
         "best", "Network to export, and to rank the labels: best takes the method's network with "
         "the highest validation accuracy. auto compares all stages, including cross entropy and "
-        "its EMA: a later stage replaces an earlier one only if its validation accuracy is higher "
-        "by more than one standard error. last takes the last epoch of the last stage.",
+        "its EMA: a later stage replaces an earlier one only if its validation accuracy is higher, "
+        "and by more than one standard error unless it trains a head in seconds. last takes the last epoch of the last stage.",
         choices=("auto", "best", "last"))
 
     @property

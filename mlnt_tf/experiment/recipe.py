@@ -4,6 +4,7 @@ import tensorflow as tf
 from absl import logging
 
 from mlnt_tf.config import recipes
+from mlnt_tf.config.settings import format_value
 from mlnt_tf.data import sources
 from mlnt_tf.hardware import host
 
@@ -33,7 +34,7 @@ def resolve_recipe(config):
         name, reason = recipes.choose(config, survey, processor=processor_kind())
     config = recipes.apply(config, name, survey)
     logging.info("recipe %s (%s): %s", name, reason,
-                 " ".join(f"--{name}={getattr(config, name)}"
+                 " ".join(f"--{name}={format_value(getattr(config, name))}"
                           for name in sorted(config.from_recipe)))
     return config
 

@@ -77,14 +77,14 @@ def select_for_run(run, method):
                                    multiple=run.devices.replicas)
     correct = [predict.predict_probabilities(candidate.load(), batches).argmax(axis=1) == labels
                for candidate in best_of_stages]
-    costs_more = [not candidate.stage.result.get("takes_seconds") for candidate in best_of_stages]
+    costs_more = [candidate.stage.costs_more_than_seconds for candidate in best_of_stages]
     index, comparisons = select_by_standard_error(correct, costs_more)
     for comparison, candidate in zip(comparisons, best_of_stages[1:]):
         comparison["network"] = candidate.name
     run.report["selection"] = comparisons
     selected = best_of_stages[index]
-    logging.info("selected: %s, %.1f %% of the %d validation images correct. A costlier stage must "
-                 "be better by one standard error.", selected.name, 100 * correct[index].mean(),
+    logging.info("selected: %s, %.1f %% of the %d validation images correct. A stage that takes "
+                 "longer than seconds must be better by one standard error.", selected.name, 100 * correct[index].mean(),
                  len(labels))
     return selected
 

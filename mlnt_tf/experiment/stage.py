@@ -123,6 +123,11 @@ class Stage:
             network = fuse_batch_norm(network, synchronized=True)
         return network
 
+    @property
+    def costs_more_than_seconds(self):
+        """bool, whether the finished stage trained more than a head on computed features."""
+        return self.config.freeze != "body" and not self.result.get("takes_seconds")
+
     def seconds(self):
         """Returns the time spent on this stage in s, including that of interrupted calls."""
         return time.monotonic() - self.start_time
