@@ -16,6 +16,7 @@ from mlnt_tf.experiment.head import new_head, replace_head
 from mlnt_tf.experiment.run import Run
 from mlnt_tf.hardware.devices import Devices
 from mlnt_tf.labels.probe import fit_probe, fit_projection
+from mlnt_tf.models.layers import in_float32
 from mlnt_tf.models.submodels import feature_extractor, mirror_averaged
 
 import tiny
@@ -89,6 +90,18 @@ def test_mirror_average_is_the_mean_of_both_images():
     images = np.random.default_rng(0).normal(size=[2, 3, 4, 1]).astype(np.float32)
     expected = (extractor(images) + extractor(images[:, :, ::-1])) / 2
     np.testing.assert_allclose(mirror_averaged(extractor)(images), expected, atol=1e-6)
+
+
+def test_mirror_average_in_mixed_precision_has_a_float32_copy():
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([
+        keras.Input([4, 6, 1]), keras.layers.Flatten(),
+        keras.layers.Dense(3, dtype="mixed_bfloat16", name="logits")])
+    copy = in_float32(mirror_averaged(network))
+    images = np.random.default_rng(0).normal(size=[2, 4, 6, 1]).astype(np.float32)
+    kernel, bias = network.get_weights()
+    expected = (images + images[:, :, ::-1]).reshape(2, -1) / 2 @ kernel + bias
+    np.testing.assert_allclose(copy(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_linear_classifier_becomes_a_layer_of_logits():

@@ -127,7 +127,7 @@ def test_folder_gets_a_recipe_by_the_size_of_its_images(tmp_path):
 
 def test_first_line_of_the_log_names_the_recipe_and_the_reason(tmp_path, caplog):
     pictures.tree(tmp_path, {"a/1.png": None, "b/1.png": None}, size=(40, 30))
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     recipe.resolve_recipe(parse("--dataset=folder", f"--data_dir={tmp_path}", "--seed=2"))
     assert caplog.messages[0].startswith("recipe small_images (the images have 30 × 40 pixels)")
 

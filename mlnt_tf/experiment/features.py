@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 
 import keras
 import numpy as np
@@ -162,10 +163,16 @@ def train_linear_stage(run, name, classifier):
     train, projection = run.examples.train, run.examples.projection
     inputs = projection.inputs(train.images.array)
     try:
-        classifier.fit(inputs, train.labels)
+        with warnings.catch_warnings():
+            # LDA warns about classes of a single image, which shrinkage handles.
+            warnings.simplefilter("ignore")
+            classifier.fit(inputs, train.labels)
     except ValueError as error:
         raise UserError(f"--method={run.config.method} cannot be fitted to the {len(train)} "
                         f"training images ({error}). Choose another method.") from error
+    if np.max(getattr(classifier, "n_iter_", 0)) >= getattr(classifier, "max_iter", np.inf):
+        logging.warning("--method=%s has not converged in %d iterations. Lower --logistic_c.",
+                        run.config.method, classifier.max_iter)
     weights, bias = linear_weights(classifier, len(run.examples.class_names))
     stage.directory.mkdir(exist_ok=True)
     with run.devices.scope():

@@ -23,7 +23,7 @@ EMA_DECAY = 0.99
 CROSS_ENTROPY_RATE = 0.01
 FORWARD_RATE = 0.02  # The forward loss has smaller gradients: T spreads a label over the classes.
 FORWARD_FITS = 2
-CHUNK = 65_536  # Rows of features that are standardized at once, which takes 1 GB for 1,280 features.
+CHUNK = 65_536  # Rows that are standardized at once. This takes 1 GB for 1,280 features.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -182,7 +182,10 @@ def in_float32(network):
         return network
 
     def clone(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        settings = layer.get_config()
+        if isinstance(layer, keras.Layer):  # Otherwise a function of `keras.ops`.
+            settings["dtype"] = "float32"
+        return type(layer).from_config(settings)
 
     return clone_network(network, clone)
 
