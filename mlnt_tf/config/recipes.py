@@ -141,7 +141,8 @@ class RecipeSettings(Section):
         "best", "Network to export, and to rank the labels: best takes the method's network with "
         "the highest validation accuracy. auto compares all stages, including cross entropy and "
         "its EMA: a later stage replaces an earlier one only if its validation accuracy is higher, "
-        "and by more than one standard error unless it trains a head in seconds. last takes the last epoch of the last stage.",
+        "and by more than one standard error unless it trains a head in seconds. last takes "
+        "the last epoch of the last stage.",
         choices=("auto", "best", "last"))
 
     @property

@@ -84,8 +84,8 @@ def select_for_run(run, method):
     run.report["selection"] = comparisons
     selected = best_of_stages[index]
     logging.info("selected: %s, %.1f %% of the %d validation images correct. A stage that takes "
-                 "longer than seconds must be better by one standard error.", selected.name, 100 * correct[index].mean(),
-                 len(labels))
+                 "longer than seconds must be better by one standard error.",
+                 selected.name, 100 * correct[index].mean(), len(labels))
     return selected
 
 
