@@ -168,7 +168,7 @@ def choose(config, survey, *, processor):
     if side <= SMALL_IMAGE:
         return "small_images", f"the images have {survey.height} × {survey.width} pixels"
     if not _starts_from_pretrained_weights(config):
-        return "small_images", "the network starts from random weights"
+        return "small_images", "the network has no pretrained weights that the recipes know"
     reason = f"the images have about {survey.height} × {survey.width} pixels"
     if processor == "other":
         return "photos_fast", (f"{reason}, and this processor is too slow to fine-tune a network; "
