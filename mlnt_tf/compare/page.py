@@ -8,7 +8,7 @@ STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color:#222}"
     "table{border-collapse:collapse}"
-    "th,td{padding:.25rem .75rem;border-bottom:1px solid #ddd;text-align:right}"
+    "th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
     "th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}.failed{color:#a00}"
     "pre{background:#f5f5f5;padding:.75rem;white-space:pre-wrap}img{max-width:100%;margin:1rem 0}")
 
