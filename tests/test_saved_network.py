@@ -167,3 +167,17 @@ def test_a_file_loads_in_a_fresh_process_without_this_package(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "(None, 8, 8, 3) (None, 3)"
+
+
+def test_network_loaded_in_a_new_process_can_be_saved_again(tmp_path):
+    """Its operations have the names that Keras would give to new ones."""
+    normalize = NORMALIZATIONS["lite"]
+    path = tmp_path / "network.keras"
+    keras.backend.clear_session()  # Numbers operations from the beginning, as a new process does.
+    network = new_network()
+    NetworkWriter(network, normalize).write(path)
+    for _ in range(2):
+        keras.backend.clear_session()
+        NetworkWriter(load_network(path), normalize).write(path)
+    images = normalize(IMAGES)
+    np.testing.assert_array_equal(load_network(path)(images), network(images))

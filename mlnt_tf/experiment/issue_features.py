@@ -11,6 +11,7 @@ from mlnt_tf.models import build, predict
 from mlnt_tf.models.submodels import feature_extractor
 
 MODEL = "efficientnet_lite0"
+MIN_SIZE = 112  # Pixels. The network was trained at 224, and its features of tiny images are weak.
 BATCH_SIZE = 64
 FEATURES_FILE = "features.npy"
 
@@ -75,20 +76,28 @@ def features_before_training(run):
 def pretrained_features(splits, directory):
     """Returns features of EfficientNet-Lite0 with ImageNet weights, float32 [n, features].
 
-    Images with one channel are repeated to three.
+    Smaller images are enlarged to MIN_SIZE pixels, and those with one channel repeated to three.
 
     Args:
       splits: dict of name to `Split`.
       directory: pathlib.Path, for a scratch file if the features are large.
     """
-    height, width, channels = shape = splits["train"].images.shape
-    network = build.build_network(MODEL, width=1, input_shape=(height, width, 3), num_classes=2,
-                                  seed=0, pretrained_weights="imagenet")
+    shape = splits["train"].images.shape
+    size = enlarged_size(shape[:2])
+    network = build.build_network(MODEL, width=1, input_shape=(*size, 3), num_classes=2, seed=0,
+                                  pretrained_weights="imagenet")
     normalize = build.normalization(MODEL)
     preprocess = transforms.Preprocess(
-        shape, shape, lambda images: normalize(_three_channels(images)))
+        shape, shape,
+        lambda images: normalize(tf.image.resize(_three_channels(images), size)))
     return _extract(network, splits, directory, lambda split: pipeline.evaluation_batches(
         split, preprocess, batch_size=BATCH_SIZE))
+
+
+def enlarged_size(size):
+    """Returns the (height, width) at which images of this size are shown to the network."""
+    factor = max(1, MIN_SIZE / min(size))
+    return tuple(round(factor * side) for side in size)
 
 
 def _three_channels(images):

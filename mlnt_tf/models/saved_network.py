@@ -7,6 +7,7 @@ is fused, so `load_network` undoes both conversions and returns the network that
 
 import dataclasses
 import json
+import re
 import zipfile
 
 import keras
@@ -85,6 +86,7 @@ def load_network(path):
       A Keras model that maps normalized images to logits.
     """
     network = keras.models.load_model(path, compile=False)
+    _reserve_operation_names(network)
     description = read_description(path)
     if description is None:
         return network
@@ -113,6 +115,20 @@ def read_description(path):
 def contains_normalization(network):
     """Returns whether a network is a saved one that takes images in 0 to 255."""
     return [tensor.name for tensor in network.inputs] == [INPUT_NAME]
+
+
+def _reserve_operation_names(network):
+    """Makes Keras number new operations beyond those of a loaded network.
+
+    Keras numbers the operations of a process, such as "cast_2", but does not count loaded ones. A
+    model that contains a loaded and a new operation would be refused if their names were equal.
+    """
+    for operation in network.operations:
+        if isinstance(operation, keras.Layer):
+            continue
+        prefix, number = re.fullmatch(r"(.*?)(?:_(\d+))?", operation.name).groups()
+        while keras.backend.get_uid(prefix) <= int(number or 0):
+            pass
 
 
 def _replace_fused(layer, fused):
