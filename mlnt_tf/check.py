@@ -75,7 +75,9 @@ def write_label_issues(config):
     if "output_dir" not in config.explicit:
         config = dataclasses.replace(config, output_dir=f"{config.output_dir}_label_issues")
     if not config.image_size:
-        config = dataclasses.replace(config, image_size=label_issues.IMAGE_SIZE)
+        config = dataclasses.replace(config, image_size=label_issues.IMAGE_SIZE,
+                                     keep_aspect_ratio="keep_aspect_ratio" not in config.explicit
+                                     or config.keep_aspect_ratio)
     began = time.monotonic()
     with issue_files.open_directory(config) as directory:
         source = load_source(dataclasses.replace(config, max_bad_images=1.0))
@@ -86,6 +88,9 @@ def write_label_issues(config):
         # Written last: `review` and `relabel` take a directory with flags.txt for a complete one.
         atomic.write_text(directory / record.FLAGS_FILE, flags.flag_file(config))
     print_issues(directory, summary, time.monotonic() - began)
+    if source.bad_images:
+        print(f"{len(source.bad_images)} images cannot be decoded and were left out. See "
+              f"{directory / 'bad_images.csv'}.")
 
 
 def print_issues(directory, summary, seconds):

@@ -58,11 +58,14 @@ def describe_output(output_dir):
     """Returns the end of a run's output: its files, and how to inspect, serve and load it."""
     directory = shlex.quote(str(output_dir))
     model = shlex.quote(f"{(output_dir / 'saved_model').resolve()}:/models/mlnt")
+    page = ""
+    if (output_dir / "review.html").exists():
+        page = "  review.html       the same with images, to correct the labels in a browser\n"
     text = f"""
 Results are in {directory}:
   results.json      every accuracy
   label_issues.csv  every image, the labels that are most likely wrong first
-  noise.csv         the given labels, and the true labels where they are known
+{page}  noise.csv         the given labels, and the true labels where they are known
   saved_model/1     the exported network, which classifies image files
   network.keras     the same network for Keras, which takes arrays
   flags.txt         repeats the run with --flagfile
@@ -75,7 +78,8 @@ Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/servi
 Use in Python, with float images in 0 to 255 of shape network.input_shape:
   import keras
   network = keras.models.load_model({str(keras_file)!r})
-  probabilities = keras.ops.softmax(network.predict(images))"""
+  probabilities = keras.ops.softmax(network.predict(images))
+The columns of probabilities are class_names in results.json."""
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def test_mistake_is_reported_in_one_line(argument, message):
 
 
 def test_stored_flags_give_the_same_config_in_another_directory(tmp_path, monkeypatch):
-    config = parse("--epochs=7", "--download", "--data_dir=data", f"--output_dir={tmp_path}",
-                   "--tau=0.25")
+    config = parse("--epochs=7", "--download", "--dataset=cifar10", "--data_dir=data",
+                   f"--output_dir={tmp_path}", "--tau=0.25")
     path = tmp_path / "flags.txt"
     path.write_text("\n".join(flags.to_flag_lines(config)))
     identity = flags.identity_lines(config)
@@ -130,7 +130,7 @@ def test_flag_file_records_the_explicit_flags(tmp_path):
 def test_paths_may_be_in_the_home_directory_or_in_a_bucket(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "t.csv").write_text("1")
-    config = parse("--noise=matrix:~/t.csv", "--data_dir=gs://bucket/data")
+    config = parse("--dataset=cifar10", "--noise=matrix:~/t.csv", "--data_dir=gs://bucket/data")
     assert config.noise == f"matrix:{tmp_path}/t.csv"
     assert "--data_dir=gs://bucket/data" in flags.to_flag_lines(config)
 
@@ -169,7 +169,13 @@ def test_help_has_the_commands_own_name_and_examples(capsys):
 
 @pytest.mark.parametrize("name", ["data_dir", "class_names"])
 def test_path_of_the_data_does_not_identify_a_run(name):
-    assert flags.differing(Config(**{name: "/job1/pets"}), Config(**{name: "/job2/pets"})) == []
+    first, second = (Config(dataset="csv", **{name: f"/{job}/pets"}) for job in ("job1", "job2"))
+    assert flags.differing(first, second) == []
+
+
+def test_directory_of_data_without_its_data_set_is_refused():
+    with pytest.raises(UserError, match="--data_dir=pets has no effect .* Add --dataset=folder"):
+        parse("--data_dir=pets")
 
 
 def test_parsing_flags_does_not_import_tensorflow():

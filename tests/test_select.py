@@ -58,7 +58,8 @@ def test_single_network_is_selected_without_a_comparison():
     assert select(correct(3)) == (0, [])
 
 
-def test_network_that_costs_no_more_only_has_to_be_better():
+def test_network_that_costs_no_more_only_has_to_be_as_good():
+    assert select_by_standard_error(correct(70, 70), [True, False])[0] == 1
     first, second = correct(50, 50)
     first[50:54], second[54:60] = True, True
     assert select_by_standard_error([first, second], [True, False])[0] == 1

@@ -167,7 +167,8 @@ def _split_with_noise(source, matrix, config):
         num_known = int((validation.true_labels >= 0).sum())
         if 0 < num_known and (train.true_labels < 0).any():
             logging.info("Of the %d validation examples, %d have a known true label. Such examples "
-                         "are held out first.", len(validation), num_known)
+                         "are held out first, and not trained on. Lower --validation_fraction to "
+                         "train on more of them.", len(validation), num_known)
         return train, validation
     validation = inject_noise(
         source.validation, matrix, config, salt=noise.VALIDATION_NOISE_SALT)

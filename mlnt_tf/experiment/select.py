@@ -9,6 +9,9 @@ from mlnt_tf.files import artifacts
 from mlnt_tf.models import predict
 
 
+FEW_IMAGES = 100  # Fewer validation images have a standard error of 5 points or more.
+
+
 class Candidate(typing.NamedTuple):
     """A network that may be exported.
 
@@ -83,9 +86,14 @@ def select_for_run(run, method):
         comparison["network"] = candidate.name
     run.report["selection"] = comparisons
     selected = best_of_stages[index]
-    logging.info("selected: %s, %.1f %% of the %d validation images correct. A stage that takes "
-                 "longer than seconds must be better by one standard error.",
-                 selected.name, 100 * correct[index].mean(), len(labels))
+    logging.info("validation images correct: %s", ", ".join(
+        f"{candidate.name} {100 * right.mean():.1f} %"
+        for candidate, right in zip(best_of_stages, correct)))
+    logging.info("selected: %s. A stage that takes longer than seconds must be better by one "
+                 "standard error.", selected.name)
+    if len(labels) < FEW_IMAGES:
+        logging.warning("%d validation images hardly distinguish networks. Raise "
+                        "--validation_fraction, or add labeled images.", len(labels))
     return selected
 
 
@@ -101,7 +109,7 @@ def select_by_standard_error(correct, costs_more):
       correct: list of bool [n], whether each network predicts each validation image correctly. The
         cheapest network comes first.
       costs_more: list of bool, whether each network costs more than those before it. One that does
-        not only has to be better.
+        not only has to be as good: later heads correct for the noise, and 150 images cannot tell.
 
     Returns:
       (index of the selected network, list of one dict for each network after the first: its "gain"
@@ -113,7 +121,7 @@ def select_by_standard_error(correct, costs_more):
         num_images = len(correct[challenger])
         gain = float(correct[challenger].sum() - correct[index].sum()) / num_images
         error = float(np.sqrt((correct[challenger] != correct[index]).sum())) / num_images
-        is_better = gain > (error if costs_more[challenger] else 0)
+        is_better = gain > error if costs_more[challenger] else gain >= 0
         comparisons.append({"gain": gain, "standard_error": error, "selected": is_better})
         if is_better:
             index = challenger
