@@ -18,6 +18,7 @@ import numpy as np
 from mlnt_tf import cli
 from mlnt_tf.config import CHECK_SECTIONS, config_class, flags
 from mlnt_tf.hardware.host import available_memory
+from mlnt_tf.labels.noise_rate import CLEAN_FLAGGED
 from mlnt_tf.report import next_steps
 
 USAGE = flags.Usage(
@@ -104,7 +105,7 @@ def print_issues(directory, summary, seconds):
     counts, detection = summary["label_issues"], summary["detection"]
     flagged, images = counts["flagged"], counts["images"]
     print(f"{flagged} of {images} labels ({flagged / images:.1%}) are worth a look "
-          f"({seconds:.0f} s). Of data without wrong labels, 7 to 11 % are flagged too.")
+          f"({seconds:.0f} s). Of data without wrong labels, {CLEAN_FLAGGED} are flagged too.")
     if detection:
         hits = round((detection["recall"] or 0) * detection["wrong"])
         print(f"true labels are known: {detection['wrong']} of {detection['examples']} labels are "

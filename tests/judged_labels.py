@@ -23,10 +23,12 @@ def colored_split(count, num_classes, *, start=0, size=(24, 16), records=None):
                  records=np.array(names))
 
 
-def write_tables(directory, splits, class_names, *, features=None, extra=None, label_noise=None):
+def write_tables(directory, splits, class_names, *, features=None, extra=None, label_noise=None,
+                 flagged=None, agreeing=()):
     """Writes label_issues.csv, records.csv and features.npy. The id is also the rank.
 
-    The suggested label is the next class. The label score of rank r is r / 1000.
+    The suggested label is the next class, and also the predicted one. The label score of rank r is
+    r / 1000.
 
     Args:
       directory: pathlib.Path.
@@ -35,14 +37,18 @@ def write_tables(directory, splits, class_names, *, features=None, extra=None, l
       features: float32 [n, features], random by default.
       extra: dict of column to list of cells, added to label_issues.csv.
       label_noise: dict for label_noise.json, or None to write none.
+      flagged: ids that are worth a look; by default the first half of the training split.
+      agreeing: ids whose predicted label is the given one.
     """
     rows = []
     for split_name, split in splits.items():
         for row_id, record, label in zip(split.ids, split.record_names(), split.labels):
             suggested = (int(label) + 1) % len(class_names)
-            rows.append([row_id, record, split_name, label, class_names[label], suggested,
-                         class_names[suggested], suggested, class_names[suggested],
-                         f"{row_id / 1000:.6f}", row_id < len(split) // 2, "0.9", "0.25",
+            predicted = label if row_id in agreeing else suggested
+            is_issue = row_id < len(split) // 2 if flagged is None else row_id in flagged
+            rows.append([row_id, record, split_name, label, class_names[label], predicted,
+                         class_names[predicted], suggested, class_names[suggested],
+                         f"{row_id / 1000:.6f}", is_issue, "0.9", "0.25",
                          f"{0.5 + row_id / 1000:.6f}", ""])
     columns = extra or {}
     atomic.write_csv(directory / "records.csv", ("id", "record", "split", "given_label"),

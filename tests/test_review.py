@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -16,6 +17,8 @@ from mlnt_tf.data.sources import load_source
 from mlnt_tf.data.splits import Split
 from mlnt_tf.experiment.label_issues import named_splits
 from mlnt_tf.files.cells import protect_cell, restore_cell
+from mlnt_tf.labels.issues import find_label_issues
+from mlnt_tf.labels.noise_rate import CAVEAT, CLEAN_FLAGGED
 from mlnt_tf.review import __main__ as command
 from mlnt_tf.review import page, render, similar, thumbnails
 
@@ -60,8 +63,39 @@ def test_page_lists_the_most_suspicious_labels_first(tmp_path, splits):
     assert content["total"] == 40 and content["flagged"] == 15
 
 
-def test_class_and_split_choose_the_images(tmp_path, splits):
+def test_labels_that_are_worth_a_look_take_precedence(tmp_path, splits):
+    """The share of flagged labels is estimated for each split, so their ranks have gaps."""
+    write_tables(tmp_path, splits, CLASSES, flagged={1, 32, 35})
+    content, _ = write(tmp_path, splits, top=4)
+    items = listed(content, "suspects")
+    assert [(item["id"], item["issue"]) for item in items] == [
+        (0, False), (1, True), (32, True), (35, True)]
+    content, _ = write(tmp_path, splits, top=2)
+    assert [item["id"] for item in listed(content, "suspects")] == [1, 32]
+
+
+def test_page_without_flagged_labels_lists_the_lowest_scores(tmp_path, splits):
+    write_tables(tmp_path, splits, CLASSES, flagged=())
+    content, _ = write(tmp_path, splits, top=3)
+    assert [item["id"] for item in listed(content, "suspects")] == [0, 1, 2]
+
+
+def test_only_flagged_labels_that_are_not_predicted_have_a_suggestion(tmp_path, splits):
+    write_tables(tmp_path, splits, CLASSES, flagged={0, 1, 3}, agreeing={1, 2})
+    content, _ = write(tmp_path, splits, top=4)
+    assert [item["suggested"] for item in listed(content, "suspects")] == [1, None, None, 1]
+
+
+def test_share_of_flagged_correct_labels_is_the_same_everywhere(tmp_path, splits):
     write_tables(tmp_path, splits, CLASSES)
+    content, _ = write(tmp_path, splits)
+    documents = pathlib.Path(page.__file__).with_name("README.md").read_text(), CAVEAT
+    assert content["cleanFlagged"] == CLEAN_FLAGGED
+    assert all(CLEAN_FLAGGED in text for text in (*documents, find_label_issues.__doc__))
+
+
+def test_class_and_split_choose_the_images(tmp_path, splits):
+    write_tables(tmp_path, splits, CLASSES, flagged=range(40))
     content, _ = write(tmp_path, splits, class_name="owl", split="test")
     items = listed(content, "suspects")
     assert {item["split"] for item in items} == {"test"}

@@ -96,6 +96,15 @@ def verdicts(browser):
     return {int(row[0]): (row[3], row[4]) for row in saved_rows(browser)}
 
 
+def show(browser, value):
+    Select(browser.find_element(By.ID, "filter-show")).select_by_value(value)
+    browser.find_element(By.ID, "main").click()
+
+
+def card_texts(browser):
+    return [card.text.replace("\n", " ") for card in cards(browser)]
+
+
 def errors(browser):
     return [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
@@ -130,7 +139,7 @@ def test_progress_survives_filters_and_a_reload(browser, tmp_path):
     assert "1 of 4" in text_of(browser, "single")
     browser.find_element(By.ID, "main").click()
     press(browser, "d")
-    Select(browser.find_element(By.ID, "filter-done")).select_by_value("done")
+    show(browser, "done")
     assert "1 of 1" in text_of(browser, "single")
     browser.refresh()
     assert text_of(browser, "progress-text") == "3 of 12"
@@ -157,6 +166,81 @@ def test_grid_applies_one_verdict_to_many_images(browser, tmp_path):
     assert verdicts(browser) == {1: ("owl", "correct"), 3: ("dog", "correct"), 11: ("", "drop")}
     press(browser, "z", "z")
     assert text_of(browser, "progress-text") == "0 of 12"
+
+
+def test_only_labels_that_are_worth_a_look_are_shown_at_first(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"), flagged={0, 2, 3, 9})
+    assert text_of(browser, "tab-suspects") == "Suspects4"
+    press(browser, "k", Keys.ARROW_RIGHT, "d")  # Ids 0 and 3.
+    assert text_of(browser, "progress-text") == "2 of 4"
+    show(browser, "flagged-todo")
+    assert "2 of 2" in text_of(browser, "single")  # It stays at id 9; id 2 is the other one.
+    show(browser, "")
+    press(browser, "g")
+    assert len(cards(browser)) == 12
+    show(browser, "todo")
+    assert len(cards(browser)) == 10
+    cards(browser)[0].click()  # Id 1 is not worth a look.
+    press(browser, "k")
+    assert text_of(browser, "progress-text") == "2 of 4 + 1 other"
+    click(browser, "tab-outliers")
+    assert len(cards(browser)) == 32
+    click(browser, "tab-suspects")
+    assert len(cards(browser)) == 9
+    click(browser, "tab-overview")
+    pairs = browser.find_elements(By.CSS_SELECTOR, "#overview tr:has(button)")
+    assert [row.text for row in pairs] == ["cat dog 3 Show", "owl cat 1 Show"]
+    pairs[0].find_element(By.TAG_NAME, "button").click()
+    assert len(cards(browser)) == 3
+    assert not errors(browser)
+
+
+def test_all_images_are_shown_if_none_is_worth_a_look(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"), flagged=())
+    assert text_of(browser, "tab-suspects") == "Suspects12"
+    assert text_of(browser, "progress-text") == "0 of 12"
+    assert "1 of 12" in text_of(browser, "single")
+
+
+def test_images_without_a_suggestion_take_none(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"), agreeing={0, 2})
+    assert "no suggestion" in text_of(browser, "single")
+    assert not browser.find_element(By.ID, "single-correct").is_enabled()
+    press(browser, "s")
+    assert text_of(browser, "status") == "This image has no suggestion."
+    assert text_of(browser, "progress-text") == "0 of 12"
+    press(browser, "g")
+    assert card_texts(browser)[:2] == ["cat no suggestion", "dog → owl"]
+    press(browser, "a", "s")
+    assert text_of(browser, "status") == (
+        "10 images: each its suggestion; 2 images without a suggestion skipped")
+    assert text_of(browser, "progress-text") == "10 of 12"
+
+
+def test_status_names_the_verdict_on_many_images(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"))
+    press(browser, "g")
+    choice = ("c", "c", "a", "t", Keys.ENTER)  # The first image has this label already.
+    for keys, text in {"k": "keep", "d": "drop", "n": "none", "m": "several", "u": "cannot tell",
+                       "s": "each its suggestion", choice: "→ cat"}.items():
+        press(browser, "a", *keys)
+        assert text_of(browser, "status") == f"12 images: {text}"
+
+
+def test_audit_shows_no_suggestion_before_the_verdict(browser, tmp_path):
+    open_page(browser, tmp_path, ("cat", "dog", "owl"), flagged=range(32))
+    splits = {"train": colored_split(24, 3), "test": colored_split(8, 3, start=24)}
+    browser.get(write_review_page(tmp_path, splits, ("cat", "dog", "owl"), audit=6).as_uri())
+    text = text_of(browser, "single")
+    assert "no suggestion yet" in text and "Scores" not in text and "Flagged" not in text
+    press(browser, "s")
+    assert text_of(browser, "status") == "An audit gives no suggestion before your verdict."
+    press(browser, "k", "g")
+    texts = card_texts(browser)
+    assert "→" in texts[0] and all("no suggestion yet" in other for other in texts[1:])
+    assert not browser.find_elements(By.ID, "filter-suggested")
+    assert text_of(browser, "progress-text") == "1 of 6"
+    assert not errors(browser)
 
 
 def test_enter_opens_an_image_of_the_grid(browser, tmp_path):

@@ -8,9 +8,10 @@ Z = 1.959964  # A 95 % interval.
 # Where the truth was known, the estimate exceeded it by −0.01 to 0.12 (results/label_issues).
 TOO_HIGH, TOO_LOW = 0.12, 0.01
 MAX_PAIRS = 20
+CLEAN_FLAGGED = "7 to 11 %"  # Of correct labels, where no label is wrong.
 CAVEAT = ("The estimate counts errors of the classifier as wrong labels. On data without wrong "
-          "labels it is 7 to 12 %. Read it as the share that is worth a look, or audit a random "
-          "sample: python -m mlnt_tf.review RUN --audit=100.")
+          f"labels it is {CLEAN_FLAGGED}. Read it as the share that is worth a look, or audit a "
+          "random sample: python -m mlnt_tf.review RUN --audit=100.")
 
 
 def estimate_label_noise(labels, probabilities, class_names):

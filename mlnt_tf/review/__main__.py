@@ -27,7 +27,7 @@ def review(argv):
     parser.add_argument("run", metavar="RUN", help="output directory of a training, or of "
                         "`python -m mlnt_tf.check --label_issues`")
     parser.add_argument("--top", type=_count, default=500, metavar="N",
-                        help="the number of suspicious labels")
+                        help="the largest number of suspicious labels")
     parser.add_argument("--class", dest="class_name", default="", metavar="NAME",
                         help="show only images with this given or suggested label")
     parser.add_argument("--split", default="", metavar="NAME",

@@ -11,6 +11,7 @@ import numpy as np
 from mlnt_tf.config import UserError
 from mlnt_tf.data.splits import record_text
 from mlnt_tf.files import artifacts, atomic
+from mlnt_tf.labels.noise_rate import CLEAN_FLAGGED
 from mlnt_tf.review import render, similar, tables, thumbnails
 
 REVIEW_FILE, AUDIT_FILE = "review.html", "audit.html"
@@ -90,7 +91,8 @@ def write_review_page(directory, splits, class_names, *, top=TOP, class_name="",
       splits: dict of name to `Split`, with ids that are unique over all splits. They provide the
         images of records.csv, whose order and division into splits may differ.
       class_names: tuple of str, in the order of the labels.
-      top: int, the number of suspicious labels.
+      top: int, the largest number of suspicious labels: first those that are worth a look, then
+        those with the lowest scores.
       class_name: str, show only images whose given or suggested label this is.
       split: str, show only images of this split.
       audit: int, the size of the random sample. 0 shows the most suspicious labels instead.
@@ -220,7 +222,7 @@ def _content(directory, chosen, rows, lists, class_names, *, audit):
         "items": [_item(row, label_of) for row in rows.items], "lists": lists,
         "bad": _read_bad_images(directory), "nearDistance": similar.NEAR_DISTANCE,
         "reviewed": chosen.reviewed, "matching": chosen.matching, "total": chosen.total,
-        "flagged": chosen.flagged,
+        "flagged": chosen.flagged, "cleanFlagged": CLEAN_FLAGGED,
         "perClass": [[name, *counts] for name, counts in chosen.per_class.items()],
         "noise": {
             "rate": noise.get("estimated_rate"), "interval": noise.get("interval"),
@@ -234,11 +236,17 @@ def _digest(directory):
 
 
 def _item(row, label_of):
-    """Returns one image of the page. Classes are indices, and missing numbers are None."""
+    """Returns one image of the page. Classes are indices, and missing numbers are None.
+
+    Every row of the table has a suggested class, which is the best alternative to the given one. It
+    is advice only if the label is worth a look and the given class is not the predicted one.
+    """
     item = {"id": int(row["id"]), "record": row["record"], "split": row["split"],
             "issue": tables.read_flag(row.get("is_label_issue"))}
     for key in ("given", "suggested", "predicted"):
         item[key] = label_of.get(row.get(f"{key}_class"))
+    if not item["issue"] or item["predicted"] == item["given"]:
+        item["suggested"] = None
     for name in NUMBERS:
         if row.get(name):
             item[name] = tables.read_number(row[name])

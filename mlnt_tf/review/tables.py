@@ -29,7 +29,8 @@ class Chosen:
     """The rows of label_issues.csv that a page shows, and counts over all rows.
 
     Attributes:
-      suspects: list of dict, rows in the order of the page. All values are str.
+      suspects: list of dict, rows in the order of the page. All values are str. Rows that are
+        worth a look take precedence over rows with lower scores.
       outliers: list of dict, rows with the lowest outlier_score first.
       by_id: dict of int to dict, the rows of `others`; see `choose`.
       matching: int, the number of rows that match the class and the split.
@@ -117,7 +118,7 @@ def choose(directory, *, top, class_name, split, audit_ids, others):
 
     Args:
       directory: pathlib.Path of a run or of `check --label_issues`.
-      top: int, the number of suspects.
+      top: int, the largest number of suspects.
       class_name: str, choose images whose given or suggested label this is; "" for every class.
       split: str, choose images of this split; "" for every split.
       audit_ids: list of int, the ids of the images to show in this order, or None to show the
@@ -132,7 +133,7 @@ def choose(directory, *, top, class_name, split, audit_ids, others):
     """
     path = directory / ISSUES_FILE
     wanted = set(audit_ids or ())
-    suspects, audited, outliers, by_id = [], {}, [], {}
+    candidates, audited, outliers, by_id = ([], []), {}, [], {}
     per_class = collections.defaultdict(lambda: [0, 0])
     total = flagged = matching = reviewed = 0
     for row in read_table(path):
@@ -152,8 +153,8 @@ def choose(directory, *, top, class_name, split, audit_ids, others):
         if row.get("verdict"):
             reviewed += 1
             continue
-        if audit_ids is None and len(suspects) < top:
-            suspects.append(row)
+        if len(candidates[is_issue]) < top:
+            candidates[is_issue].append((total, row))
         score = read_number(row.get("outlier_score"))
         if score is not None:
             entry = (-score, -total, row)  # The row's number decides between equal scores.
@@ -161,6 +162,9 @@ def choose(directory, *, top, class_name, split, audit_ids, others):
                 heapq.heappush(outliers, entry)
             else:
                 heapq.heappushpop(outliers, entry)
+    unflagged, issues = candidates
+    shown = sorted(issues + unflagged[:top - len(issues)], key=lambda entry: entry[0])
+    suspects = [row for _, row in shown]
     if audit_ids is not None:
         suspects = [audited[audit_id] for audit_id in audit_ids if audit_id in audited]
     return Chosen(suspects=suspects, outliers=[row for _, _, row in sorted(outliers, reverse=True)],

@@ -31,9 +31,9 @@ class Chooser {
     for (const label of this.recent) this.hints.set(label, "used before");
     for (const neighbor of item.neighbors ?? []) this.hints.set(neighbor[1], "of a neighbor");
     if (items.length === 1) {
-      this.hints.set(item.predicted, "predicted");
+      if (!IS_AUDIT) this.hints.set(item.predicted, "predicted");
       this.hints.set(item.given, "given");
-      this.hints.set(item.suggested, "suggested");
+      if (!IS_AUDIT) this.hints.set(item.suggested, "suggested");
     }
     this.hints.delete(null);
     this.hints.delete(undefined);

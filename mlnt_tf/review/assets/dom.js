@@ -3,6 +3,7 @@
 
 const PAGE = JSON.parse(document.getElementById("content").textContent);
 const IMAGES = JSON.parse(document.getElementById("images").textContent);
+const IS_AUDIT = PAGE.sample === "audit";
 const ITEM_OF_ID = new Map(PAGE.items.map((item, index) => [item.id, index]));
 
 const byId = (id) => document.getElementById(id);
@@ -20,6 +21,21 @@ function el(tag, properties = {}, ...children) {
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
+}
+
+// The class that is advised, or null. An audit shows it after the verdict: it biases the judgment.
+function suggestionOf(item, entry) {
+  return IS_AUDIT && !entry ? null : item.suggested;
+}
+
+function missingSuggestion(entry) {
+  return IS_AUDIT && !entry ? "no suggestion yet" : "no suggestion";
+}
+
+function imageText(item, entry) {
+  const suggestion = suggestionOf(item, entry);
+  return `Image ${item.record}: given label ${className(item.given)}`
+    + (suggestion === null ? "" : `, suggested ${className(suggestion)}`);
 }
 
 function picture(index, alt, properties = {}) {

@@ -1,6 +1,12 @@
 // Many images at once. A click, the space bar or shift with the arrows selects; a verdict applies
 // to the selected images, or to the current one if none is selected.
 
+function suggestionLine(item, entry) {
+  const suggestion = suggestionOf(item, entry);
+  return suggestion === null ? el("span", { class: "to missing" }, missingSuggestion(entry))
+    : el("span", { class: "to" }, "→ ", name(className(suggestion)));
+}
+
 class GridView {
   constructor(app) {
     this.app = app;
@@ -25,15 +31,15 @@ class GridView {
 
   card(index, place) {
     const item = PAGE.items[index];
-    const given = className(item.given), suggested = className(item.suggested);
+    const entry = this.app.store.get(item.id);
     const group = this.app.filters.groupOf(index);
     const node = el("div", { class: "card", role: "option", tabindex: "-1",
       click: (event) => this.click(event, place),
       dblclick: () => this.app.open(place),
-    }, picture(item.image, `Image ${item.record}: given label ${given}, suggested ${suggested}`),
+    }, picture(item.image, imageText(item, entry)),
     group ? el("span", { class: "group" }, `group ${group}`) : null,
-    el("div", { class: "text" }, el("span", { class: "from" }, name(given)),
-      el("span", { class: "to" }, "→ ", name(suggested))));
+    el("div", { class: "text" }, el("span", { class: "from" }, name(className(item.given))),
+      suggestionLine(item, entry)));
     node.dataset.index = index;
     return node;
   }
@@ -42,7 +48,9 @@ class GridView {
   update() {
     const { list, position, store } = this.app;
     for (const [place, node] of this.cards.entries()) {
-      const entry = store.get(PAGE.items[list[place]].id);
+      const item = PAGE.items[list[place]];
+      const entry = store.get(item.id);
+      if (IS_AUDIT) node.querySelector(".to").replaceWith(suggestionLine(item, entry));
       const old = node.querySelector(".badge");
       if (old) old.remove();
       if (entry) node.append(badge(entry));

@@ -34,18 +34,18 @@ class App {
 
   connect() {
     const title = byId("title");
-    title.append(PAGE.sample === "audit" ? "Audit of " : "Review of ", name(PAGE.run));
+    title.append(IS_AUDIT ? "Audit of " : "Review of ", name(PAGE.run));
     document.body.classList.toggle("pixelated", PAGE.pixelated);
     byId("save").textContent = `Save ${PAGE.file}`;
     this.tabs = Object.keys(TABS).filter((key) => key === "overview" || key === "suspects"
       || (key === "bad" ? PAGE.bad.length : PAGE.lists.some((list) => list.key === key
         && list.items.length)));
     for (const key of this.tabs) {
-      const count = key === "bad" ? PAGE.bad.length
-        : PAGE.lists.find((list) => list.key === key)?.items.length;
+      const list = PAGE.lists.find((one) => one.key === key)?.items;
+      const count = { bad: PAGE.bad, suspects: this.filters.worthALook }[key] ?? list;
       byId("tabs").append(el("button", { type: "button", id: `tab-${key}`,
         click: () => this.showTab(key) }, TABS[key],
-      count === undefined ? null : el("span", { class: "count" }, String(count))));
+      count === undefined ? null : el("span", { class: "count" }, String(count.length))));
     }
     byId("view-single").addEventListener("click", () => this.setView("single"));
     byId("view-grid").addEventListener("click", () => this.setView("grid"));
@@ -72,7 +72,7 @@ class App {
   }
 
   showTab(key) {
-    this.filters.tab = key;
+    this.filters.openTab(key);
     this.grid.selected.clear();
     say("");
     this.refilter();
@@ -87,7 +87,7 @@ class App {
 
   setView(view) {
     this.view = view;
-    if (!this.showsImages) this.filters.tab = "suspects";
+    if (!this.showsImages) this.filters.openTab("suspects");
     this.refilter();
     if (view === "grid") this.grid.focus();
   }
@@ -125,7 +125,7 @@ class App {
 
   // Updates what depends on the verdicts.
   update() {
-    const items = PAGE.lists[0].items.map((index) => PAGE.items[index]);
+    const items = this.filters.worthALook.map((index) => PAGE.items[index]);
     const done = items.filter((item) => this.store.get(item.id)).length;
     byId("progress").value = items.length ? done / items.length : 0;
     const others = this.store.verdicts.size - done;
@@ -168,21 +168,39 @@ class App {
     const items = this.targets();
     if (!items.length) return;
     if (verdict === "choose") {
-      this.chooser.open(items, (label) => this.apply(items, "correct", () => label));
+      this.chooser.open(items, (label) => this.apply(items.map((item) =>
+        [item, entryFor(item, "correct", label)]), `→ ${label}`));
+    } else if (verdict === "correct") {
+      this.takeSuggestions(items);
     } else {
-      this.apply(items, verdict, (item) => className(item.suggested));
+      this.apply(items.map((item) => [item, entryFor(item, verdict)]),
+        VERDICTS.find((one) => one.verdict === verdict).badge);
     }
   }
 
-  apply(items, verdict, label) {
+  // Images without a suggestion are left as they are.
+  takeSuggestions(items) {
+    const suggestions = items.map((item) => [item, suggestionOf(item, this.store.get(item.id))])
+      .filter(([, label]) => label !== null);
+    if (!suggestions.length) {
+      const isBlind = IS_AUDIT && items.some((item) => !this.store.get(item.id));
+      const none = `${items.length > 1 ? "These images have" : "This image has"} no suggestion.`;
+      say(isBlind ? "An audit gives no suggestion before your verdict." : none);
+      return;
+    }
+    const labels = new Set(suggestions.map(([, label]) => label));
+    const skipped = items.length - suggestions.length;
+    this.apply(suggestions.map(([item, label]) =>
+      [item, entryFor(item, "correct", className(label))]),
+    (labels.size > 1 ? "each its suggestion" : `→ ${className([...labels][0])}`)
+      + (skipped ? `; ${plural(skipped, "image")} without a suggestion skipped` : ""));
+  }
+
+  // Sets the verdicts, a list of [item, entry], and says in `text` what they are.
+  apply(verdicts, text) {
     this.unsaved = true;
-    const entries = items.map((item) => [item.id, entryFor(item, verdict, label(item))]);
-    this.store.set(entries);
-    const entry = entries[0][1];
-    const text = entry.verdict === "correct" ? `→ ${entry.label}` : entry.verdict;
-    const all = new Set(entries.map(([, one]) => one.label)).size > 1
-      ? "each its suggestion" : text;
-    say(items.length === 1 ? `${items[0].record}: ${text}` : `${items.length} images: ${all}`);
+    this.store.set(verdicts.map(([item, entry]) => [item.id, entry]));
+    say(`${verdicts.length === 1 ? verdicts[0][0].record : `${verdicts.length} images`}: ${text}`);
     if (this.view === "grid") {
       const hadSelection = this.grid.selected.size > 0;
       this.grid.selected.clear();

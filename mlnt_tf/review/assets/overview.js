@@ -17,7 +17,8 @@ function noiseBlock() {
       ? `labels (${percent(PAGE.flagged / Math.max(PAGE.total, 1))}) are worth a look. `
       : `${PAGE.flagged.toLocaleString("en")} of ${plural(PAGE.total, "label")} are worth a look. `,
     "The estimate counts errors of the classifier as wrong labels, so it is usually too high: of "
-    + "data without wrong labels, 7 to 12 % are flagged too. Random images give an honest rate:"),
+    + `data without wrong labels, ${PAGE.cleanFlagged} are flagged too. Random images give an `
+    + "honest rate:"),
     commandLine(PAGE.auditCommand));
 }
 
@@ -28,14 +29,17 @@ function nextBlock() {
     commandLine(PAGE.command));
 }
 
+// Only flagged images have a suggestion. An audit shows none in advance.
 function pairBlock(showPair) {
   const counts = new Map();
-  for (const index of PAGE.lists[0].items) {
+  for (const index of IS_AUDIT ? [] : PAGE.lists[0].items) {
     const { given, suggested } = PAGE.items[index];
+    if (suggested === null) continue;
     const key = `${given} ${suggested}`;
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }
   const pairs = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 15);
+  if (!pairs.length) return null;
   return block("Most frequent pairs on this page",
     table(["Given", "Suggested", "Images", ""], pairs.map(([key, count]) => {
       const [given, suggested] = key.split(" ");

@@ -10,13 +10,15 @@ const SCORES = [
 
 // `entry` is the verdict on the one image, {} without one, or null for buttons that apply to many
 // images.
-function verdictButtons(app, view, entry, suggested) {
-  const pressed = entry?.verdict === "correct" && entry.label !== suggested
-    ? "choose" : entry?.verdict;
+function verdictButtons(app, view, entry, suggestion = null) {
+  const isChosen = entry?.verdict === "correct"
+    && (suggestion === null || entry.label !== className(suggestion));
+  const pressed = isChosen ? "choose" : entry?.verdict;
   return el("div", { class: "verdicts", role: "group", "aria-label": "Verdict" },
     ...VERDICTS.map(({ key, verdict, text, short }) => el("button", {
       type: "button", class: verdict === "choose" ? "correct" : verdict, id: `${view}-${verdict}`,
       "aria-pressed": entry ? String(verdict === pressed) : undefined,
+      disabled: Boolean(entry) && verdict === "correct" && suggestion === null,
       "aria-keyshortcuts": key, title: text, click: () => app.judge(verdict),
     }, el("span", {}, entry ? text : short), el("kbd", {}, key))),
     el("button", { type: "button", id: `${view}-back`, disabled: Boolean(entry) && !entry.verdict,
@@ -24,9 +26,9 @@ function verdictButtons(app, view, entry, suggested) {
     el("span", {}, "Take back"), el("kbd", {}, "x")));
 }
 
-function neighborList(item) {
+function neighborList(item, suggestion) {
   return el("ol", { class: "neighbors" }, ...item.neighbors.map(([image, label, distance]) => {
-    const kind = { [item.suggested]: "is-suggested", [item.given]: "is-given" }[label] ?? "";
+    const kind = { [suggestion]: "is-suggested", [item.given]: "is-given" }[label] ?? "";
     const text = className(label);
     return el("li", { title: `${text}, cosine distance ${distance}` },
       picture(image, `Neighbor with the label ${text}`), el("span", { class: kind }, name(text)));
@@ -44,8 +46,16 @@ function scoreList(item) {
   }));
 }
 
-function detailList(item) {
+// Before a verdict in an audit, the details do not include what the networks say, or the truth.
+function detailList(item, isBlind) {
   const rows = [["Record", name(item.record)], ["Split", `${item.split}, id ${item.id}`]];
+  if (!isBlind) rows.push(...judgments(item));
+  return el("dl", { class: "details" },
+    ...rows.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
+}
+
+function judgments(item) {
+  const rows = [];
   if (item.predicted !== null && item.predicted !== item.suggested) {
     rows.push(["Predicted", name(className(item.predicted))]);
   }
@@ -54,8 +64,14 @@ function detailList(item) {
     rows.push(["Filter of the run", item.filter_kept ? "kept" : "removed"]);
   }
   rows.push(["Flagged", item.issue ? "worth a look" : "no"]);
-  return el("dl", { class: "details" },
-    ...rows.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
+  return rows;
+}
+
+function suggestedLabel(suggestion, entry) {
+  return suggestion === null
+    ? el("div", { class: "label missing" }, el("small", {}, "Suggested"), missingSuggestion(entry))
+    : el("div", { class: "label suggested" }, el("small", {}, "Suggested"),
+      el("b", { dir: "auto" }, className(suggestion)));
 }
 
 class SingleView {
@@ -80,7 +96,8 @@ class SingleView {
     const index = list[position];
     const item = PAGE.items[index];
     const entry = store.get(item.id);
-    const given = className(item.given), suggested = className(item.suggested);
+    const suggestion = suggestionOf(item, entry);
+    const isBlind = IS_AUDIT && !entry;
     const group = this.app.filters.groupOf(index);
     const step = (kind, text, sign, offset) => el("button", { type: "button", class: `step ${kind}`,
       id: `step-${kind}`,
@@ -91,20 +108,20 @@ class SingleView {
         el("span", { class: "place" }, `${position + 1} of ${list.length}`
           + (group ? ` · group ${group}` : "")),
         entry ? el("span", { class: "mark" }, badge(entry)) : null,
-        picture(item.image, `Image ${item.record}: given label ${given}, suggested ${suggested}`),
+        picture(item.image, imageText(item, entry)),
         step("previous", "Previous image", "←", -1), step("next", "Next image", "→", 1)),
       el("div", { class: "panel" },
         el("div", { class: "labels" },
           el("div", { class: "label given" }, el("small", {}, "Given"),
-            el("b", { dir: "auto" }, given)),
+            el("b", { dir: "auto" }, className(item.given))),
           el("span", { class: "arrow", "aria-hidden": "true" }, "→"),
-          el("div", { class: "label suggested" }, el("small", {}, "Suggested"),
-            el("b", { dir: "auto" }, suggested))),
-        verdictButtons(this.app, "single", entry ?? {}, suggested),
+          suggestedLabel(suggestion, entry)),
+        verdictButtons(this.app, "single", entry ?? {}, suggestion),
         item.neighbors
-          ? el("div", {}, el("h2", {}, "Nearest images and their labels"), neighborList(item))
+          ? el("div", {}, el("h2", {}, "Nearest images and their labels"),
+            neighborList(item, suggestion))
           : null,
-        el("div", {}, el("h2", {}, "Scores from 0 to 1"), scoreList(item)),
-        el("div", {}, el("h2", {}, "Details"), detailList(item))));
+        isBlind ? null : el("div", {}, el("h2", {}, "Scores from 0 to 1"), scoreList(item)),
+        el("div", {}, el("h2", {}, "Details"), detailList(item, isBlind))));
   }
 }
