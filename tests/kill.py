@@ -159,8 +159,9 @@ def logged_epochs(output_dir):
     for directory in sorted({path.parent for path in output_dir.rglob("events.out.tfevents.*")}):
         accumulator = EventAccumulator(str(directory))
         accumulator.Reload()
-        name = str(directory.relative_to(output_dir))
-        epochs[name] = [event.step for event in accumulator.Tensors("epoch_accuracy")]
+        if "epoch_accuracy" in accumulator.Tags()["tensors"]:  # Images have directories too.
+            name = str(directory.relative_to(output_dir))
+            epochs[name] = [event.step for event in accumulator.Tensors("epoch_accuracy")]
     return epochs
 
 

@@ -241,10 +241,10 @@ def test_variables_have_the_order_of_the_format():
     metrics = ("loss", "loss", "accuracy", "true_accuracy", "consistency",
                "loss", "accuracy", "teacher_accuracy")
     means = [f"{name}/{part}" for name in metrics for part in ("total", "count")]
-    assert checkpoints.FORMAT == 2
+    assert checkpoints.FORMAT == 3
     assert order == [
         "mlnt/ema_decay_start", "mlnt/ema_decay_end", "mlnt/ema_decay_boundary",
-        "mlnt/nonfinite_step", *network, *network, "coupled_sgd/iteration",
+        "mlnt/nonfinite_step", "mlnt/step", *network, *network, "coupled_sgd/iteration",
         "coupled_sgd/learning_rate", *(f"coupled_sgd/{name}" for name in velocities),
         "meta_sgd/iteration", "meta_sgd/learning_rate", *means]
 

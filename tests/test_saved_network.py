@@ -149,7 +149,8 @@ def test_export_of_a_saved_network_normalizes_once(tmp_path):
 def test_saved_network_as_a_model_is_not_normalized_twice(tmp_path):
     NetworkWriter(new_network(), SCALINGS["minus_one_to_one"]).write(tmp_path / "best.keras")
     loaded = keras.models.load_model(tmp_path / "best.keras")
-    examples = types.SimpleNamespace(new_network=lambda config: loaded)
+    train = types.SimpleNamespace(images=types.SimpleNamespace(shape=SHAPE))
+    examples = types.SimpleNamespace(new_network=lambda config: loaded, train=train)
     method = types.SimpleNamespace(check=None)
     config = Config(model="package.module:function")
     with pytest.raises(UserError, match="--normalization=auto. Set --normalization=none"):

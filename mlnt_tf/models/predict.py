@@ -85,11 +85,15 @@ def features_and_logits(network):
     """Returns a model of an image's [features, logits], for both in one pass; both are float32.
 
     Args:
-      network: as for `predict_probabilities`. Features are those of the penultimate layer.
+      network: as for `predict_probabilities`. Features are those of the penultimate layer, or the
+        logits if the last layer has several inputs, as in the exact form of CNN-CRF.
     """
     with network.distribute_strategy.scope():
-        features = feature_extractor(network).outputs[0]
         logits = keras.ops.cast(network.outputs[0], "float32")
+        try:
+            features = feature_extractor(network).outputs[0]
+        except ValueError:
+            features = logits
         return keras.Model(network.inputs, [features, logits])
 
 

@@ -200,7 +200,8 @@ def _last_layer(network):
         (output,) = network.outputs
         last = network.layers[-1]
         has_logits = output is last.output and last.weights and not isinstance(last, keras.Model)
-        _ = last.input  # Raises if the layer has several inputs.
+        # A layer with several inputs has a list of them, or none if it is called several times.
+        has_logits = has_logits and not isinstance(last.input, (list, tuple))
     except (AttributeError, TypeError, ValueError):
         has_logits = False
     if not has_logits or getattr(last, "activation", None) not in (None, keras.activations.linear):

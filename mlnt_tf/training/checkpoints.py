@@ -18,7 +18,7 @@ from mlnt_tf.files import atomic
 from mlnt_tf.hardware import host
 
 # Variables are restored by position: raise FORMAT if their order or their meaning changes.
-FORMAT = 2
+FORMAT = 3
 MAX_CHECKPOINTS = 3  # Older ones are deleted.
 VOTE_INTERVAL = 10  # Steps between two votes of the workers on whether to end.
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
