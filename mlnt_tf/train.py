@@ -78,8 +78,7 @@ Serve:    docker run -p 8501:8501 -v {model} -e MODEL_NAME=mlnt tensorflow/servi
 Use in Python, with float images in 0 to 255 of shape network.input_shape:
   import keras
   network = keras.models.load_model({str(keras_file)!r})
-  probabilities = keras.ops.softmax(network.predict(images))
-The columns of probabilities are class_names in results.json."""
+  probabilities = keras.ops.softmax(network.predict(images))  # class_names in results.json"""
 
 
 if __name__ == "__main__":

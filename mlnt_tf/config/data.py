@@ -95,10 +95,6 @@ class DataSettings(Section):
 
     def check(self):
         check_name("dataset", self.dataset, DATASETS, prefix="tfds:")
-        if self.dataset == "digits" and is_given(self, "data_dir"):
-            raise UserError(f"--data_dir={self.data_dir} has no effect with --dataset=digits. Add "
-                            "--dataset=folder for a directory of images, --dataset=csv for a "
-                            "table, or another data set.")
         if self.image_size and self.crop_size > self.image_size:
             raise UserError(f"--crop_size={self.crop_size} is larger than "
                             f"--image_size={self.image_size}. Lower --crop_size or raise "

@@ -141,6 +141,10 @@ def parse(argv, *, settings=Config, usage=TRAIN_USAGE):
     recipe = recipes.RECIPES.get(config.recipe)
     if recipe is not None and not recipe.needs_survey:
         config = recipes.apply(config, config.recipe)
+    if config.dataset == "digits" and "data_dir" in config.explicit:
+        raise UserError(f"--data_dir={config.data_dir} has no effect with --dataset=digits. Add "
+                        "--dataset=folder for a directory of images, --dataset=csv for a table, or "
+                        "another data set.")
     if values["output_dir"].present:
         return config
     output_dir = _default_output_dir(command_line["flagfile"].value, config.dataset)
